@@ -1,0 +1,18 @@
+"""The HTTP routes, one file a subject; thin over the functions the pages call too."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from annotate.api import chat, data, health, labels, people, policies, rounds, schema
+
+ROUTERS: tuple[APIRouter, ...] = (
+    health.routes,
+    schema.routes,
+    chat.routes,
+    labels.routes,
+    data.routes,
+    rounds.routes,
+    policies.routes,
+    people.routes,
+)

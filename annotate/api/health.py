@@ -1,0 +1,35 @@
+"""Whether the service is alive, whether it can answer, and its numbers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse
+
+from annotate.api.given import Given
+from annotate.auth import require
+from annotate.edge import DIRECT_LOOPBACK
+from store.errors import Busy
+
+routes = APIRouter(tags=["health"])
+
+
+@routes.get("/healthz")
+def read_health(services: Given) -> dict[str, str]:
+    """Alive. `degraded` when the store is reopening or rebuilding itself."""
+    return {"status": "ok" if services.store.health().get("ok") else "degraded"}
+
+
+@routes.get("/readyz")
+def read_readiness(services: Given) -> dict[str, str]:
+    """Able to answer; 503 while the policy is still being loaded."""
+    if not services.is_ready():
+        raise Busy("the policy is still being loaded; try again shortly")
+    return {"status": "ready"}
+
+
+@routes.get("/metrics", response_class=PlainTextResponse)
+def read_metrics(request: Request, services: Given) -> PlainTextResponse:
+    """Prometheus text; for an admin, or from this machine without a proxy in between."""
+    if not request.scope.get(DIRECT_LOOPBACK):
+        require(request, "admin")
+    return PlainTextResponse(services.write_metrics(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,78 @@
+"""Keyboard shortcuts: a key presses a real button, so mouse, keyboard and tests share one path.
+
+Also measures, in the browser, how long the item on screen was really in use. Knows no page and no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import gradio as gr
+
+# The page is ready for keys when <html data-hotkeys="ready">; the off switch (WCAG 2.1.4) sets "off" and is kept.
+_JS = r"""
+const root = document.documentElement, keys = props.keymap;
+const typing = t => t && (t.isContentEditable || /^(TEXTAREA|SELECT)$/.test(t.tagName)
+  || (t.tagName === 'INPUT' && !/^(radio|checkbox|button)$/.test(t.type)));
+const target = id => { const e = document.getElementById(id);
+  return e && (e.matches('button,input,summary') ? e : e.querySelector('summary,button,input')); };
+for (const [key, ids] of Object.entries(keys)) for (const id of ids) { const b = target(id);
+  b?.setAttribute('aria-keyshortcuts', ((b.getAttribute('aria-keyshortcuts') || '') + ' ' + key).trim()); }
+document.addEventListener('keydown', e => {
+  if (e.altKey || e.repeat || e.isComposing) return;
+  if (e.key === 'Escape') {
+    document.querySelectorAll('details.panel[open]').forEach(d => d.open = false);
+    if (typing(e.target)) e.target.blur();
+    return;
+  }
+  if (root.dataset.hotkeys !== 'ready') return;
+  const one = e.key.length === 1, ctrl = e.ctrlKey || e.metaKey;
+  const combo = (ctrl ? 'Ctrl+' : '') + (e.shiftKey && !one ? 'Shift+' : '') + (one ? e.key.toLowerCase() : e.key);
+  if (typing(e.target)) return;
+  if (e.key === 'Enter' && e.target.closest?.('button,summary,a')) return;   // a focused control keeps its own Enter
+  for (const id of keys[combo] || []) {
+    const b = target(id);
+    if (!b || b.disabled || b.offsetParent === null) continue;
+    e.preventDefault(); b.click();
+    if (b.matches('button')) document.activeElement?.blur();  // or Space would press the button again
+    return;
+  }
+}, true);
+const box = document.getElementById('hotkeys-on'), turn = on => { root.dataset.hotkeys = on ? 'ready' : 'off'; };
+if (box) {
+  box.checked = localStorage.getItem('heed-hotkeys') !== 'off';
+  box.addEventListener('change', () => {
+    localStorage.setItem('heed-hotkeys', box.checked ? 'on' : 'off'); turn(box.checked); });
+}
+turn(!box || box.checked);
+"""
+
+# Counts only while the page is visible and something was pressed, moved or scrolled in the last 30 s.
+_ACTIVE_TIME_JS = r"""
+let active = 0, last = performance.now(), seen = last;
+for (const name of ['pointermove', 'pointerdown', 'keydown', 'wheel', 'scroll', 'touchstart'])
+  document.addEventListener(name, () => { seen = performance.now(); }, {capture: true, passive: true});
+const count = () => { const now = performance.now();
+  if (document.visibilityState === 'visible' && now - seen < 30000) active += now - last;
+  last = now; };
+setInterval(count, 250);
+window.heedActiveMs = () => { count(); return Math.round(active); };
+window.heedNextItem = () => { active = 0; last = seen = performance.now();
+  document.querySelectorAll('#answer-a, #answer-b').forEach(e => { e.scrollTop = 0; }); };
+"""
+
+
+def hotkeys(keymap: Mapping[str, Sequence[str]]) -> gr.HTML:
+    """Bind each key ("1", "Shift+ArrowLeft", "?") to the first of the given element ids that is visible and enabled."""
+    return gr.HTML(
+        "",
+        html_template="",
+        js_on_load=_JS,
+        keymap={key: list(ids) for key, ids in keymap.items()},
+        elem_classes=["silent"],
+    )
+
+
+def active_time() -> gr.HTML:
+    """Define `heedActiveMs()` and `heedNextItem()` in the browser: active milliseconds on the item now on screen."""
+    return gr.HTML("", html_template="", js_on_load=_ACTIVE_TIME_JS, elem_classes=["silent"])

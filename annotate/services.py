@@ -1,0 +1,62 @@
+"""What the web process is handed by `app.py`: functions of the other rooms and a few settings. No logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from annotate.slots import ChatSlots
+from store.database import Store
+from store.records import Chunk, Message, Promotion, Round, Sampling, Why
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """How the pages and the API behave; durations in seconds, sizes in bytes."""
+
+    lease_s: float = 600.0
+    temperature: float = 0.8
+    top_p: float = 0.95
+    max_tokens: int = 512
+    max_tokens_limit: int = 4096
+    admin_token: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    public_https: bool = False
+    max_json_bytes: int = 262_144
+    max_import_bytes: int = 64 * 1024 * 1024
+    body_timeout_s: float = 30.0
+    import_timeout_s: float = 600.0
+    max_message_chars: int = 32_000
+    web_threads: int = 100
+    chat_threads: int = 64
+
+    def __post_init__(self) -> None:
+        if self.lease_s <= 0:
+            raise ValueError(f"lease_s {self.lease_s} must be above 0")
+        if not 1 <= self.max_tokens <= self.max_tokens_limit:
+            raise ValueError(f"max_tokens {self.max_tokens} is outside 1..{self.max_tokens_limit}")
+        if self.admin_token is not None and len(self.admin_token) < 16:
+            raise ValueError("the admin token must have at least 16 characters")
+        Sampling(self.temperature, self.top_p, self.max_tokens)
+
+
+@dataclass(frozen=True)
+class Services:
+    """The functions behind every page and route; `sample` takes "live", "base" or a version and may raise NotFound."""
+
+    store: Store
+    sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
+    loaded_versions: Callable[[], list[str]]
+    promote: Callable[[str, str, str], Promotion]  # version, actor name, reason
+    roll_back: Callable[[str, str | None, str], Promotion]  # actor name, version or None = previous, reason
+    start_round: Callable[[str], Round]  # actor name
+    cancel_round: Callable[[str, str], Round]  # round id, actor name
+    explain_round: Callable[[], Why]
+    read_progress: Callable[[str], list[dict[str, object]]]
+    read_gate: Callable[[str], dict[str, object] | None]
+    read_log: Callable[[str, int], list[str]]  # round id, last n lines
+    is_ready: Callable[[], bool]
+    write_metrics: Callable[[], str]
+    settings: WebSettings
+    slots: ChatSlots = field(default_factory=ChatSlots)

@@ -1,0 +1,41 @@
+"""The one rule for text that people send: what can be stored everywhere byte for byte. Knows no HTTP and no store."""
+
+from __future__ import annotations
+
+import re
+
+from store.errors import BadValue
+
+# NUL is refused by PostgreSQL, lone surrogates by every encoder; the other C0 controls only ever hide something.
+_REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def refuse_controls(text: str) -> str:
+    """The text itself; BadValue naming the character when it holds a control character or half a surrogate pair."""
+    found = _REFUSED.search(text)
+    if found:
+        raise BadValue(
+            f"character {found.start() + 1} is U+{ord(found.group()):04X}, which text may not contain"
+        )
+    return text
+
+
+def limit(text: str, most: int, name: str) -> str:
+    """The text itself when it is clean and short enough; BadValue naming the field and the limit otherwise."""
+    if len(text) > most:
+        raise BadValue(f"{name} has {len(text)} characters; at most {most} are kept")
+    try:
+        return refuse_controls(text)
+    except BadValue as error:
+        raise BadValue(f"{name}: {error}") from None
+
+
+def limit_reasons(reasons: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """The reason chips in the order given, without repeats; at most 12 of 80 characters."""
+    if len(reasons) > 12:
+        raise BadValue(f"{len(reasons)} reasons were given; at most 12 are kept")
+    return tuple(dict.fromkeys(limit(reason, 80, "a reason") for reason in reasons))
+
+
+MOST_COMMENT = 4_000
+MOST_CORRECTION = 32_000

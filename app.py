@@ -1,0 +1,312 @@
+"""Heed's front door: settings in, parts built, schedule set, pages and API mounted.
+
+Nothing heavy is imported at the top, so that `python app.py --help` answers at once. The rooms never import
+each other; what one needs of another is handed over in `build_service`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from serving.policies import PolicyBoard
+    from serving.rollouts import RolloutFiller
+    from store.database import Store
+
+    from annotate.services import Services
+    from serving.in_process import InProcessEngine
+    from settings import ServeSettings
+    from trainer.supervisor import RoundSupervisor
+
+logger = logging.getLogger("heed")
+
+STARTER = Path(__file__).parent / "serving" / "starter"
+TICK_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The running parts, in the order they were built; `close` takes them down in the opposite order."""
+
+    store: Store
+    engine: InProcessEngine
+    board: PolicyBoard
+    filler: RolloutFiller
+    supervisor: RoundSupervisor
+    services: Services
+
+    def close(self) -> None:
+        self.filler.stop()
+        self.supervisor.close()
+        self.engine.close()
+        self.store.close()
+
+
+def build_service(settings: ServeSettings) -> Service:
+    """Open the store, load the base and the live policy, and connect the rooms."""
+    from serving.adapters import publish
+    from serving.policies import PolicyBoard
+    from serving.rollouts import RolloutFiller
+    from store.database import Store
+
+    from serving.in_process import InProcessEngine
+    from store.records import Promotion
+    from trainer.supervisor import RoundSupervisor
+
+    store = Store.open(settings.data)
+    try:
+        engine = InProcessEngine(settings.base())
+        policies = settings.data / "policies"
+        board = PolicyBoard(store, engine, policies)
+        board.start()
+        filler = RolloutFiller(store, board.sample, settings.rollouts())
+
+        def promote(version: str, actor: str, reason: str) -> Promotion:
+            promotion = board.promote(version, actor, reason)
+            filler.wake()  # what waits to be judged should come from the new policy
+            return promotion
+
+        def roll_back(actor: str, version: str | None, reason: str) -> Promotion:
+            promotion = board.roll_back(actor, version, reason)
+            filler.wake()
+            return promotion
+
+        supervisor = RoundSupervisor(
+            store,
+            settings.plan(),
+            publish=lambda candidate, version: publish(candidate, policies, version),
+            promote=promote,
+            adapter_of=board.adapter_of,
+        )
+        supervisor.recover()
+        services = _services(settings, store, board, supervisor, promote, roll_back)
+    except BaseException:
+        store.close()
+        raise
+    return Service(store, engine, board, filler, supervisor, services)
+
+
+def _services(
+    settings: ServeSettings,
+    store: Store,
+    board: PolicyBoard,
+    supervisor: RoundSupervisor,
+    promote: Callable[..., Any],
+    roll_back: Callable[..., Any],
+) -> Services:
+    from annotate.services import Services
+    from trainer.planner import explain
+
+    triggers = settings.plan().triggers
+    return Services(
+        store=store,
+        sample=board.sample,
+        loaded_versions=board.loaded_versions,
+        promote=promote,
+        roll_back=roll_back,
+        start_round=lambda actor: supervisor.start(trigger=f"by hand: {actor}"),
+        cancel_round=supervisor.cancel,
+        explain_round=lambda: explain(store, triggers),
+        read_progress=supervisor.read_progress,
+        read_gate=supervisor.read_gate,
+        read_log=supervisor.read_log,
+        is_ready=board.is_ready,
+        write_metrics=lambda: write_metrics(store, board),
+        settings=settings.web(),
+    )
+
+
+def write_metrics(store: Store, board: PolicyBoard) -> str:
+    """The state of the loop in Prometheus's text format, read fresh at every scrape."""
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+    from store.rounds import running_round
+    from store.snapshots import count_labels
+    from store.tasks import count_open_tasks
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, value: float, **labels: str) -> None:
+        metric = Gauge(f"heed_{name}", text, labelnames=list(labels), registry=registry)
+        (metric.labels(**labels) if labels else metric).set(value)
+
+    labels, health = count_labels(store), store.health()
+    gauge("labels_pairs", "usable preference pairs", labels.pairs)
+    gauge("labels_ratings", "usable ratings of single answers", labels.ratings)
+    gauge("open_pairs", "pairs waiting for an annotator", count_open_tasks(store, "pair"))
+    gauge("open_singles", "single answers waiting for an annotator", count_open_tasks(store, "single"))
+    gauge("round_running", "1 while a round runs", running_round(store) is not None)
+    gauge("live_version", "1 for the version that is live", 1, version=board.resolve("live"))
+    gauge("store_ok", "1 while the store accepts writes", bool(health["ok"]))
+    gauge("store_rebuilds", "times the tables were rebuilt from the journal", float(str(health["rebuilt"])))
+    return generate_latest(registry).decode()
+
+
+def load_prompts(store: Store, path: Path, source: str) -> None:
+    """Give an empty store something to ask about. Each line: {"messages": [...], "tags": [...]}."""
+    from store.prompts import NewPrompt, add_prompts, count_prompts
+
+    if count_prompts(store):
+        return
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    prompts = [NewPrompt(messages=tuple(row["messages"]), tags=tuple(row.get("tags", ()))) for row in rows]
+    added = add_prompts(store, prompts, source=source)
+    logger.info("%d prompts from %s", added.added, path.name)
+
+
+def admin_link(store: Store, settings: ServeSettings) -> str:
+    """A one-time sign-in link for the first active admin, who is created at the first start."""
+    from store.people import add_person, make_sign_in_link, read_people
+
+    admins = [p for p in read_people(store) if p.role == "admin" and p.active and p.name != "automation"]
+    admin = admins[0] if admins else add_person(store, "admin", "admin").person
+    token = make_sign_in_link(store, admin.person_id)
+    return f"http://{settings.shown_host()}:{settings.port}/login?token={token}"
+
+
+@contextlib.contextmanager
+def ticking(supervisor: RoundSupervisor) -> Iterator[None]:
+    """APScheduler only ticks; what is due is decided from the store, so a missed tick loses nothing."""
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    def tick() -> None:
+        try:
+            supervisor.tick()
+        except Exception:
+            logger.exception("the scheduler's tick failed; the next one is in %d s", TICK_S)
+
+    scheduler = BackgroundScheduler(timezone="UTC")
+    scheduler.add_job(
+        tick, "interval", seconds=TICK_S, id="tick", misfire_grace_time=None, coalesce=True, max_instances=1
+    )
+    scheduler.start()
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+def serve(argv: list[str]) -> None:
+    """Start the service."""
+    settings = read_settings(argv, "serve")
+    # Before torch is imported: idle OpenMP threads must not spin against a round on the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if settings.model is None or Path(settings.model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    import uvicorn
+    from annotate.web import build_app
+
+    service = build_service(settings)
+    try:
+        source = settings.prompts or (STARTER / "prompts.jsonl" if settings.model is None else None)
+        if source is not None:
+            load_prompts(service.store, source, source="starter" if settings.model is None else source.name)
+        web = build_app(service.services)
+        service.filler.start()
+        print(
+            f"\nHeed serves {settings.model or 'the starter policy'}. Sign in as admin, once, with this link:"
+        )
+        print(f"\n    {admin_link(service.store, settings)}\n", flush=True)
+        with ticking(service.supervisor):
+            uvicorn.run(
+                web, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=20
+            )
+    finally:
+        service.close()
+
+
+def show_config(argv: list[str]) -> None:
+    """Print the effective settings as JSON, secrets masked."""
+    print(json.dumps(read_settings(argv, "config").masked(), indent=2, default=str))
+
+
+def add_person_offline(argv: list[str]) -> None:
+    """Create a person while the service is stopped; prints the password and the API token once."""
+    parser = argparse.ArgumentParser(prog="app.py add-person", description=add_person_offline.__doc__)
+    parser.add_argument("name")
+    parser.add_argument("role", choices=["annotator", "tester", "admin"])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+    args = parser.parse_args(argv)
+    from store.database import Store
+    from store.people import add_person
+
+    with contextlib.closing(Store.open(args.data)) as store:
+        made = add_person(store, args.name, args.role)
+    print(
+        json.dumps(
+            {"name": made.person.name, "role": args.role, "password": made.password, "token": made.token}
+        )
+    )
+
+
+def export_offline(argv: list[str]) -> None:
+    """Write every label as JSON lines in TRL's formats, while the service is stopped."""
+    parser = argparse.ArgumentParser(prog="app.py export", description=export_offline.__doc__)
+    parser.add_argument("out", type=Path, help="the file to write")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+    args = parser.parse_args(argv)
+    from store.database import Store
+    from store.exchange import export_labels
+
+    with contextlib.closing(Store.open(args.data)) as store, args.out.open("w", encoding="utf-8") as out:
+        written = sum(
+            out.write(json.dumps(row, ensure_ascii=False) + "\n") > 0 for row in export_labels(store)
+        )
+    print(f"{written} labels written to {args.out}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "serve": serve,
+    "config": show_config,
+    "add-person": add_person_offline,
+    "export": export_offline,
+}
+
+
+def read_settings(argv: list[str], command: str) -> ServeSettings:
+    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
+    from settings import ServeSettings, SettingsRefused
+
+    try:
+        return ServeSettings.read(argv, command)
+    except SettingsRefused as error:
+        stop(str(error))
+
+
+def stop(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`app.py COMMAND …`; each command has its own --help."""
+    argv = sys.argv[1:] if argv is None else argv
+    lines = "\n".join(f"  {name:<12} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="Heed: people rate what a model says, and it learns from them.",
+        epilog=f"commands:\n{lines}\n\n`app.py COMMAND --help` lists a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    args = parser.parse_args(argv[:1])
+    from store.errors import HeedError
+
+    try:
+        COMMANDS[args.command](argv[1:])
+    except HeedError as error:
+        stop(f"heed: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The guide's second recipe, iterated DPO as people copy it: the yardstick that our rounds are held against.
+
+Plain TRL, nothing of ours: one LoRA adapter, trained again each round on that round's new pairs by the same
+`PeftModel`. So from the second round on the reference is the adapter as it came in, nothing from earlier
+rounds is seen again, and nothing is gated. The recipe's own numbers: rank 8, alpha 16, dropout 0.05,
+attention and down projections, sigmoid loss, max_length 256, beta 0.1 + 0.05 a round, the learning rate
+divided by the round's number. The rest is TRL's default (3 epochs, batches of 8, linear decay), but for what
+the recipe leaves out on a CPU (bf16) and what changes memory only (gradient checkpointing).
+
+One difference cannot be avoided: it learns from the pairs our policy wrote and our annotators judged, since
+the same labels are the point of the comparison.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchmarks.metrics import Row
+from store.records import Message
+
+OWN_LEARNING_RATE = 5e-5  # what the recipe itself starts with
+BATCH = 100
+
+
+@dataclass(slots=True)
+class GuideRecipe:
+    """The recipe's model between its rounds. `learning_rate` is the first round's."""
+
+    base_model: str
+    learning_rate: float
+    seed: int
+    num_rounds: int = 0
+    _model: Any = field(default=None, repr=False)
+    _tokenizer: Any = field(default=None, repr=False)
+
+    def train(self, pairs: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """One more round on `pairs` in TRL's format; returns the last rewards, raises what TRL raises."""
+        from peft import LoraConfig
+        from trl import DPOConfig, DPOTrainer
+
+        self._load()
+        place = self.num_rounds
+        self.num_rounds += 1
+        adapter = LoraConfig(
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0.05,
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"],
+            task_type="CAUSAL_LM",
+        )
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
+            settings = DPOConfig(
+                output_dir=scratch,
+                loss_type="sigmoid",
+                beta=0.1 + 0.05 * place,
+                learning_rate=self.learning_rate / (place + 1),
+                max_length=256,
+                seed=self.seed,
+                bf16=False,
+                gradient_checkpointing=False,
+                use_cpu=not torch.cuda.is_available(),
+                report_to="none",
+                disable_tqdm=True,
+            )
+            trainer = DPOTrainer(
+                model=self._model,
+                args=settings,
+                train_dataset=_as_dataset(pairs),
+                processing_class=self._tokenizer,
+                peft_config=adapter if place == 0 else None,
+            )
+            trainer.train()
+        self._model = trainer.model
+        logged = [line for line in trainer.state.log_history if "rewards/chosen" in line]
+        return {name: logged[-1][name] for name in ("rewards/chosen", "rewards/margins")} if logged else {}
+
+    def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Row]:
+        """One answer a prompt at temperature 1, sampled in large batches."""
+        self._load()
+        self._model.eval()
+        torch.manual_seed(self.seed)
+        rows: list[Row] = []
+        for start in range(0, len(prompts), BATCH):
+            rows += self._answer_batch(prompts[start : start + BATCH], max_tokens)
+        return rows
+
+    def _load(self) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if self._model is None:
+            self._model = AutoModelForCausalLM.from_pretrained(self.base_model, dtype=torch.float32)
+            self._tokenizer = AutoTokenizer.from_pretrained(self.base_model)
+
+    @torch.inference_mode()
+    def _answer_batch(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Row]:
+        template, device = self._tokenizer.apply_chat_template, self._model.device
+        texts = [template(list(prompt), tokenize=False, add_generation_prompt=True) for prompt in prompts]
+        batch = self._tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
+        drawn = self._model.generate(
+            **batch.to(device),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=max_tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        tokens = drawn.sequences[:, batch["input_ids"].shape[1] :]  # (batch, new tokens)
+        logps = torch.stack(drawn.logits, dim=1).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        return [
+            self._read_row(tuple(prompt), tokens[place], logps[place]) for place, prompt in enumerate(prompts)
+        ]
+
+    def _read_row(self, messages: tuple[Message, ...], tokens: torch.Tensor, logps: torch.Tensor) -> Row:
+        ends = (tokens == self._tokenizer.eos_token_id).nonzero()
+        has_ended = len(ends) > 0
+        length = (
+            int(ends[0]) + 1 if has_ended else len(tokens)
+        )  # the end token counts, the padding after it does not
+        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        return Row(messages, text, float(logps[:length].sum()), length, "stop" if has_ended else "length")
+
+
+def _as_dataset(pairs: Sequence[dict[str, Any]]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [{name: pair[name] for name in ("prompt", "chosen", "rejected")} for pair in pairs]
+    )

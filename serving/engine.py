@@ -1,0 +1,30 @@
+"""The seam: what can answer as a policy version. Knows no database, no page and no "live"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from store.records import Chunk, Message, Sampling
+
+
+class Engine(Protocol):
+    """Answers as any loaded version; versions never mix within an answer."""
+
+    def load(self, version: str, adapter: Path | None) -> None:
+        """Put a version beside the ones already there; `adapter` None is the base itself. BadAdapter, StateConflict."""
+
+    def generate(
+        self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+    ) -> Iterator[Chunk]:
+        """Submit a request now and return its chunks; closing or dropping the iterator cancels it.
+
+        `background` work steps aside for people. Raises NotFound, BadValue (prompt too long), Busy.
+        """
+
+    def unload(self, version: str) -> None:
+        """Refuse new requests for a version, wait until nothing of it is in flight, free its memory. NotFound."""
+
+    def versions(self) -> list[str]:
+        """What is loaded, in order of loading."""

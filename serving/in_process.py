@@ -1,0 +1,141 @@
+"""The engine inside this process: one module tree a version over the same base tensors, each with its own scheduler.
+
+No adapter is ever switched or merged: loading builds a new tree whose base parameters are the very tensors of the
+others, so versions answer side by side and a swap pauses nobody. Knows no database and no "live".
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from peft import PeftModel
+
+from serving.adapters import AdapterBase, check_adapter
+from serving.base_model import BaseModel, BaseSettings, load_base
+from serving.batching import DecodeBatch, Request
+from serving.scheduler import BatchSettings, Scheduler
+from serving.streaming import AnswerStream, TextStream
+from store.errors import BadValue, NotFound, StateConflict
+from store.records import Chunk, Message, Sampling
+
+logger = logging.getLogger(__name__)
+
+
+class InProcessEngine:
+    """Loads the base when built; implements `Engine`."""
+
+    def __init__(self, base: BaseSettings, settings: BatchSettings | None = None) -> None:
+        if base.threads:
+            torch.set_num_threads(base.threads)
+        self.base: BaseModel = load_base(base)
+        self._adapter_base = AdapterBase.of(self.base.model, self.base.fingerprint)
+        self._settings = settings or BatchSettings()
+        self._schedulers: dict[str, Scheduler] = {}
+        self._lock = threading.Lock()  # guards _schedulers
+        self._loading = threading.Lock()
+        self._tokenizing = threading.Lock()  # Rust tokenizers refuse to be borrowed twice while they change settings
+
+    def load(self, version: str, adapter: Path | None) -> None:
+        """Check an adapter and put its version beside the others. BadAdapter, StateConflict when it is there."""
+        with self._loading:
+            if version in self.versions():
+                raise StateConflict(f"policy {version} is loaded already")
+            if adapter is not None:
+                check_adapter(adapter, self._adapter_base)
+            tree = share_base(self.base.model)
+            model = tree if adapter is None else put_adapter(tree, adapter)
+            scheduler = Scheduler(version, DecodeBatch(model, self.base.end_ids), self._settings)
+            with self._lock:
+                self._schedulers[version] = scheduler
+        logger.info("policy %s is loaded", version)
+
+    def generate(
+        self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+    ) -> Iterator[Chunk]:
+        """Submit a request now; see `Engine`. `max_tokens` is cut to what the context still holds."""
+        scheduler = self._find(version)
+        prompt_ids = self._tokenize(messages)
+        room = self.base.context_length - len(prompt_ids)
+        if room < 1:
+            raise BadValue(
+                f"the prompt has {len(prompt_ids)} tokens; the model's context holds {self.base.context_length}"
+                " with the answer; shorten the prompt"
+            )
+        request = Request(prompt_ids, sampling, min(sampling.max_tokens, room), background)
+        scheduler.submit(request)
+        return AnswerStream(request, version, TextStream(self._decode))
+
+    def unload(self, version: str) -> None:
+        """Wait until the version's last answer is written, then free it. NotFound."""
+        scheduler = self._find(version)
+        scheduler.close()
+        with self._lock:
+            self._schedulers.pop(version, None)
+        del scheduler
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.info("policy %s is unloaded", version)
+
+    def versions(self) -> list[str]:
+        """What is loaded, in order of loading."""
+        with self._lock:
+            return list(self._schedulers)
+
+    def num_in_flight(self) -> dict[str, int]:
+        """Waiting and running requests of each version, for the metrics."""
+        with self._lock:
+            return {version: scheduler.num_in_flight() for version, scheduler in self._schedulers.items()}
+
+    def close(self) -> None:
+        """Cancel everything and end all threads."""
+        with self._lock:
+            schedulers, self._schedulers = self._schedulers, {}
+        for scheduler in schedulers.values():
+            scheduler.close(cancel=True)
+
+    def _find(self, version: str) -> Scheduler:
+        with self._lock:
+            if version not in self._schedulers:
+                raise NotFound(f"policy {version!r} is not loaded; loaded: {', '.join(self._schedulers) or 'none'}")
+            return self._schedulers[version]
+
+    def _tokenize(self, messages: Sequence[Message]) -> list[int]:
+        tokenizer = self.base.tokenizer
+        with self._tokenizing:
+            try:
+                text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            except TemplateError as error:
+                raise BadValue(f"the model's chat template cannot write these messages: {error}") from error
+            ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        with self._tokenizing:
+            text: str = self.base.tokenizer.decode(
+                token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        return text
+
+
+def share_base(base: Any) -> Any:
+    """A new module tree over the same tensors: layers can be wrapped in it without the base noticing."""
+    shared = list(chain(base.parameters(), base.buffers()))
+    # A 4-bit layer also holds its scales outside of parameters and buffers.
+    shared += [module.quant_state for module in base.modules() if getattr(module, "quant_state", None) is not None]
+    return copy.deepcopy(base, memo={id(thing): thing for thing in shared})
+
+
+def put_adapter(tree: Any, adapter: Path) -> Any:
+    """Lay a checked adapter over a tree and return the model to call."""
+    wrapped = PeftModel.from_pretrained(tree, str(adapter), is_trainable=False, local_files_only=True)
+    return wrapped.eval().requires_grad_(False).get_base_model()

@@ -1,0 +1,273 @@
+"""Samples completions ahead of time, so that no annotator waits: keeps enough open tasks from the live policy.
+
+One thread submits many background requests and reads them in turn; the engine batches them. Knows no engine: it is
+handed `sample`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Protocol
+
+from store.clock import utc
+from store.completions import new_completion_id
+from store.database import Store
+from store.errors import HeedError
+from store.policies import live_version
+from store.prompts import choose_prompts
+from store.records import Chunk, Completion, Message, Prompt, Sampling, TaskKind
+from store.tasks import add_task, count_open_tasks, retire_tasks
+
+logger = logging.getLogger(__name__)
+
+
+class Sample(Protocol):
+    """`PolicyBoard.sample`."""
+
+    def __call__(
+        self, name: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+    ) -> Iterator[Chunk]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """How many open tasks to keep and how their completions are drawn. `similarity` is the ratio of equal text from
+    which two completions of a pair count as the same; `wanted` is the number of judgements a task asks for."""
+
+    ready_pairs: int = 32
+    ready_singles: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    in_flight: int = 8
+    max_tries: int = 6
+    similarity: float = 0.88
+    wanted: int = 1
+    poll_s: float = 5.0
+    max_backoff_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        Sampling(self.temperature, self.top_p, self.max_tokens)  # refuses what cannot be sampled with
+        if min(self.ready_pairs, self.ready_singles) < 0:
+            raise ValueError(f"ready_pairs {self.ready_pairs} and ready_singles {self.ready_singles} must not be negative")
+        if min(self.in_flight, self.max_tries, self.wanted) < 1:
+            raise ValueError("in_flight, max_tries and wanted must be at least 1")
+        if not 0.0 < self.similarity <= 1.0:
+            raise ValueError(f"similarity {self.similarity} is outside (0, 1]")
+
+
+@dataclass(slots=True)
+class RolloutCounts:
+    """What the filler has done since it began, for the metrics."""
+
+    pairs: int = 0
+    singles: int = 0
+    empty: int = 0
+    similar: int = 0
+    skipped_prompts: int = 0
+    retired: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Draft:
+    """A task in the making: completions kept so far and those being written."""
+
+    prompt: Prompt
+    kind: TaskKind
+    kept: list[Completion] = field(default_factory=list)
+    pending: list[tuple[Sampling, Iterator[Chunk]]] = field(default_factory=list)
+    num_tries: int = 0
+
+    @property
+    def num_missing(self) -> int:
+        return (2 if self.kind == "pair" else 1) - len(self.kept)
+
+
+class RolloutFiller:
+    """Keeps `ready_pairs` and `ready_singles` open tasks of the live policy in the store."""
+
+    def __init__(self, store: Store, sample: Sample, settings: RolloutSettings | None = None) -> None:
+        self.counts = RolloutCounts()
+        self._store = store
+        self._sample = sample
+        self._settings = settings or RolloutSettings()
+        self._version: str | None = None
+        self._hopeless: set[str] = set()  # prompts this version answers the same way every time
+        # The clock keeps a restart from drawing the very same completions again.
+        self._seeds = (seed_of(time.time_ns(), count) for count in itertools.count())
+        self._is_stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Fill in a thread until `stop`."""
+        self._is_stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; completions being written are dropped."""
+        self._is_stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def wake(self) -> None:
+        """Look now: a task was taken, prompts came in, or another version went live."""
+        self._wake.set()
+
+    def fill(self) -> int:
+        """Bring the open tasks up to the wanted number, once; returns how many were made."""
+        self._follow_live()
+        missing_pairs = self._settings.ready_pairs - count_open_tasks(self._store, "pair")
+        made = self._make_tasks("pair", missing_pairs)
+        missing_singles = self._settings.ready_singles - count_open_tasks(self._store, "single")
+        return made + self._make_tasks("single", missing_singles)
+
+    def _run(self) -> None:
+        backoff_s = 1.0
+        while not self._is_stopping.is_set():
+            try:
+                self.fill()
+            except Exception:
+                # A thread that nobody watches must neither die nor be silent.
+                self.counts.failures += 1
+                logger.exception("rollouts failed; next try in %.0f s", backoff_s)
+                self._is_stopping.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, self._settings.max_backoff_s)
+            else:
+                backoff_s = 1.0
+                self._wake.wait(self._settings.poll_s)
+                self._wake.clear()
+
+    def _follow_live(self) -> None:
+        """After a promotion, unjudged tasks of older versions are off-policy: close them."""
+        version = live_version(self._store)
+        if version == self._version:
+            return
+        retired = retire_tasks(self._store, version_kept=version)
+        self.counts.retired += retired
+        self._hopeless.clear()
+        self._version = version
+        logger.info("rollouts come from policy %s now; %d older tasks were closed", version, retired)
+
+    def _make_tasks(self, kind: TaskKind, num_missing: int) -> int:
+        if num_missing <= 0:
+            return 0
+        waiting = deque(Draft(prompt, kind) for prompt in self._choose(num_missing))
+        running: deque[Draft] = deque()
+        made = 0
+        try:
+            while (waiting or running) and not self._must_stop():
+                while waiting and len(running) < self._settings.in_flight:
+                    running.append(waiting.popleft())
+                    self._submit(running[-1])
+                self._collect(running[0])
+                draft = running.popleft()
+                if not draft.num_missing:
+                    made += self._save(draft)
+                elif self._has_hope(draft):
+                    running.append(draft)
+                    self._submit(draft)
+        finally:
+            drop(running)
+        return made
+
+    def _must_stop(self) -> bool:
+        """What is being written is off-policy as soon as another version is live."""
+        return self._is_stopping.is_set() or live_version(self._store) != self._version
+
+    def _choose(self, number: int) -> list[Prompt]:
+        # Prompts given up on have the fewest tasks, so they would come back first: ask for that many more.
+        chosen = choose_prompts(self._store, number + len(self._hopeless), seed=next(self._seeds))
+        return [prompt for prompt in chosen if prompt.prompt_id not in self._hopeless][:number]
+
+    def _submit(self, draft: Draft) -> None:
+        assert self._version is not None
+        for _ in range(draft.num_missing):
+            settings = self._settings
+            sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, seed=next(self._seeds))
+            chunks = self._sample(self._version, draft.prompt.messages, sampling, background=True)
+            draft.pending.append((sampling, chunks))
+        draft.num_tries += 1
+
+    def _collect(self, draft: Draft) -> None:
+        """Wait for what the draft has asked for, and keep what makes a task."""
+        while draft.pending:
+            completion = read_completion(draft.prompt, *draft.pending[0])
+            del draft.pending[0]
+            if not completion.text.strip():
+                self.counts.empty += 1
+            elif any(is_similar(completion.text, kept.text, self._settings.similarity) for kept in draft.kept):
+                self.counts.similar += 1
+            else:
+                draft.kept.append(completion)
+
+    def _has_hope(self, draft: Draft) -> bool:
+        if draft.num_tries < self._settings.max_tries:
+            return True
+        self._hopeless.add(draft.prompt.prompt_id)
+        self.counts.skipped_prompts += 1
+        logger.warning(
+            "prompt %s was skipped: policy %s gave no %s of distinct answers in %d tries",
+            draft.prompt.prompt_id,
+            self._version,
+            draft.kind,
+            draft.num_tries,
+        )
+        return False
+
+    def _save(self, draft: Draft) -> int:
+        add_task(self._store, draft.kind, draft.prompt.prompt_id, draft.kept, wanted=self._settings.wanted)
+        if draft.kind == "pair":
+            self.counts.pairs += 1
+        else:
+            self.counts.singles += 1
+        return 1
+
+
+def read_completion(prompt: Prompt, sampling: Sampling, chunks: Iterator[Chunk]) -> Completion:
+    """Read a request to its end. HeedError when it was cut off, because half an answer must not be judged."""
+    read = list(chunks)
+    last = read[-1] if read else None
+    if last is None or last.finish_reason is None or last.finish_reason == "cancelled":
+        raise HeedError(f"an answer to prompt {prompt.prompt_id} was cut off")
+    return Completion(
+        completion_id=new_completion_id(),
+        messages=prompt.messages,
+        text="".join(chunk.text for chunk in read),
+        version=last.version,
+        sampling=sampling,
+        token_ids=last.token_ids,
+        logprob_sum=last.logprob_sum,
+        finish_reason=last.finish_reason,
+        num_prompt_tokens=last.num_prompt_tokens,
+        created_at=utc(),
+        prompt_id=prompt.prompt_id,
+    )
+
+
+def is_similar(first: str, second: str, ratio: float) -> bool:
+    """Whether two texts are so alike that judging between them teaches nothing."""
+    matcher = SequenceMatcher(None, first.lower(), second.lower(), autojunk=False)
+    return matcher.quick_ratio() >= ratio and matcher.ratio() >= ratio
+
+
+def seed_of(start: int, count: int) -> int:
+    """The `count`-th seed of a run that began at `start`: 31 bits, as every client and column can hold."""
+    return int.from_bytes(hashlib.sha256(f"{start}:{count}".encode()).digest()[:4], "big") >> 1
+
+
+def drop(drafts: Sequence[Draft] | deque[Draft]) -> None:
+    """Cancel what drafts still wait for."""
+    for draft in drafts:
+        draft.pending.clear()

@@ -1,0 +1,228 @@
+"""Every setting in one place: flags over environment (`HEED_…`) over one TOML file, all checked first.
+
+The groups are the rooms' own frozen dataclasses, shown as flags, so a default is written once, beside the
+code that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+from serving.rollouts import RolloutSettings
+
+from annotate.services import WebSettings
+from serving.base_model import BaseSettings as ServedBase
+from trainer.planner import TriggerSettings
+from trainer.settings import BaseModel as TrainedBase
+from trainer.settings import GateSettings, TrainerSettings
+from trainer.supervisor import Plan, RoundSettings
+
+PREFIX = "HEED_"
+DEFAULT_FILE = Path("heed.toml")
+STARTER = Path(__file__).parent / "serving" / "starter"
+
+
+class SettingsRefused(Exception):  # noqa: N818 - it reads as what happened
+    """A setting is unknown or impossible; the message names each one and says why."""
+
+
+def section(record: type, leave_out: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """A pydantic model with a frozen dataclass's fields, whose `__post_init__` stays the judge of values."""
+    hints = get_type_hints(record)
+    shown = [f for f in fields(record) if f.name not in leave_out]
+
+    def check(self: BaseModel) -> BaseModel:
+        record(**{f.name: getattr(self, f.name) for f in shown})
+        return self
+
+    columns: dict[str, Any] = {
+        f.name: (hints[f.name], f.default if f.default is not MISSING else f.default_factory())  # type: ignore[misc]
+        for f in shown
+    }
+    return create_model(
+        record.__name__,
+        __config__=ConfigDict(extra="forbid", frozen=True),
+        __doc__=(record.__doc__ or "").splitlines()[0],
+        __validators__={"check": model_validator(mode="after")(check)},
+        **columns,
+    )
+
+
+# The web room's addresses and secrets have flags of their own.
+WEB_FLAGS = frozenset({"admin_token", "allowed_hosts", "public_https", "lease_s"})
+TrainerSection = section(TrainerSettings)
+GateSection = section(GateSettings)
+RoundSection = section(RoundSettings)
+RolloutSection = section(RolloutSettings)
+
+
+class ServeSettings(BaseSettings):
+    """The flags of `serve`. A group (`--trainer.beta`) is `HEED_TRAINER__BETA` in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        nested_model_default_partial_update=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+    )
+    toml_file: ClassVar[Path | None] = None
+
+    config: Path | None = None
+    """TOML file to read (default: heed.toml when it exists)"""
+    data: Path = Path("data")
+    """folder for the journal, the tables, the rounds and the adapters"""
+    host: str = "127.0.0.1"
+    """address to listen on; anything but loopback should sit behind TLS"""
+    port: Annotated[int, Field(ge=1, le=65535)] = 7860
+    """port to listen on"""
+    model: str | None = None
+    """Hugging Face chat model: a hub name or a folder (default: the starter policy that ships with Heed)"""
+    chat_template: str | None = None
+    """for a model without one: chatml, llama, zephyr or a file with a Jinja template"""
+    quantization: Literal["auto", "none", "nf4"] = "auto"
+    """4-bit base weights; auto means nf4 with CUDA and none without"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """compute type; auto means bfloat16 with CUDA and float32 without"""
+    threads: Annotated[int, Field(ge=1)] = max(1, (os.cpu_count() or 2) // 2)
+    """CPU threads for answering (default: half the cores)"""
+    prompts: Path | None = None
+    """JSON lines of prompts, {"messages": [...], "tags": [...]}; read when the store has none"""
+    min_new_labels: int = TriggerSettings.min_new_labels
+    """a round starts by itself after this many new labels"""
+    max_wait_hours: float = TriggerSettings.max_wait_hours
+    """or after this many hours with any new label; 0 turns that off"""
+    min_labels: int = TriggerSettings.min_labels
+    """no round, by hand either, with fewer labels than this"""
+    cooldown_minutes: float = TriggerSettings.cooldown_minutes
+    """wait after a round that failed before starting one by itself"""
+    min_free_mib: int = TriggerSettings.min_free_mib
+    """no round with less free disk than this"""
+    lease_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """how long an annotator holds a task without a sign of life"""
+    admin_token: str | None = None
+    """bearer token of an automation admin (better given as HEED_ADMIN_TOKEN)"""
+    allowed_hosts: tuple[str, ...] = ()
+    """host names besides loopback that a browser may ask for"""
+    public_https: bool = False
+    """the service is reached over HTTPS: cookies become Secure"""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """how much to log"""
+    trainer: TrainerSection = TrainerSection()  # type: ignore[valid-type]
+    gate: GateSection = GateSection()  # type: ignore[valid-type]
+    rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
+    rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file)
+        return (sources["init_settings"], sources["env_settings"], toml)
+
+    @classmethod
+    def read(cls, argv: list[str], command: str) -> ServeSettings:
+        """The settings for a command line. Raises SettingsRefused; `--help` prints and exits."""
+        cls.toml_file = _toml_file(argv)
+        _refuse_unknown_variables(cls)
+        try:
+            settings = cls(_cli_parse_args=argv, _cli_prog_name=f"app.py {command}")  # type: ignore[call-arg]
+            settings.plan()  # the triggers are flat flags, judged by their own dataclass
+        except ValidationError as error:
+            lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+            raise SettingsRefused("heed cannot start with these settings:\n" + "\n".join(lines)) from None
+        except (SettingsError, ValueError, tomllib.TOMLDecodeError) as error:
+            raise SettingsRefused(f"heed cannot start with these settings: {error}") from None
+        return settings
+
+    def base(self) -> ServedBase:
+        return ServedBase(
+            model=self.model or str(STARTER),
+            chat_template=self.chat_template,
+            quantization=self.quantization,
+            dtype=self.dtype,
+            threads=self.threads,
+        )
+
+    def rollouts(self) -> RolloutSettings:
+        return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
+
+    def web(self) -> WebSettings:
+        return WebSettings(
+            lease_s=self.lease_minutes * 60,
+            admin_token=self.admin_token,
+            allowed_hosts=(*self.allowed_hosts, self.host),
+            public_https=self.public_https,
+        )
+
+    def plan(self) -> Plan:
+        """What a round is told."""
+        return Plan(
+            base=TrainedBase(
+                model=self.model or str(STARTER),
+                chat_template=self.chat_template,
+                quantization=self.quantization,
+                dtype=self.dtype,
+            ),
+            trainer=TrainerSettings(**self.trainer.model_dump()),  # type: ignore[attr-defined]
+            gate=GateSettings(**self.gate.model_dump()),  # type: ignore[attr-defined]
+            triggers=TriggerSettings(
+                min_new_labels=self.min_new_labels,
+                max_wait_hours=self.max_wait_hours,
+                min_labels=self.min_labels,
+                cooldown_minutes=self.cooldown_minutes,
+                min_free_mib=self.min_free_mib,
+            ),
+            rounds=RoundSettings(**self.rounds.model_dump()),  # type: ignore[attr-defined]
+        )
+
+    def shown_host(self) -> str:
+        """The host to print in a link: a listening address such as 0.0.0.0 is no place to go to."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+
+    def masked(self) -> dict[str, Any]:
+        """Every effective value; the token only says whether it is set."""
+        return self.model_dump(mode="json") | {"admin_token": "set" if self.admin_token else None}
+
+
+def _toml_file(argv: list[str]) -> Path | None:
+    """`--config FILE` decides which file the other flags override, so it is looked for first."""
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    for place, word in enumerate(argv):
+        if word == "--config" and place + 1 < len(argv):
+            named = argv[place + 1]
+        elif word.startswith("--config="):
+            named = word.partition("=")[2]
+    if named is None:
+        return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+    if not Path(named).is_file():
+        raise SettingsRefused(f"heed cannot start: the settings file {named} does not exist")
+    return Path(named)
+
+
+def _refuse_unknown_variables(settings: type[BaseSettings]) -> None:
+    """A misspelt HEED_… variable would be ignored without a word; nobody wants that at two in the morning."""
+    known = set(settings.model_fields)
+    for name in sorted(os.environ):
+        field = name.removeprefix(PREFIX).lower().partition("__")[0]
+        if name.startswith(PREFIX) and field not in known:
+            raise SettingsRefused(
+                f"heed cannot start: the environment sets {name}, which is no setting of Heed's"
+            )

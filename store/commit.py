@@ -1,0 +1,152 @@
+"""How a group of commands becomes durable: decide, journal, commit, and only then answer.
+
+The journal line is the fact. When the tables fail after it was written they are reopened and caught up from the
+journal; when the journal fails nothing has happened and everybody in the group is told so.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+from store.errors import Busy, HeedError
+from store.events import apply_event, to_json
+from store.journal import Journal
+from store.projection import Projection
+from store.tables import Tables
+from store.writer import Command, Decision
+
+logger = logging.getLogger(__name__)
+
+
+class _SpoiledError(Exception):
+    """A command broke the transaction it shared with others; `__cause__` says how."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """What a transaction has come to so far: an outcome a command, and the events as journal bytes."""
+
+    outcomes: list[tuple[Command, Decision[Any] | HeedError]] = field(default_factory=list)
+    encoded: list[bytes] = field(default_factory=list)
+
+
+class GroupCommit:
+    """Commits groups to one journal and one projection; called by the writer thread alone."""
+
+    def __init__(self, journal: Journal, projection: Projection) -> None:
+        self.reopened = 0
+        self.is_behind = False  # the journal holds events that the tables do not show yet
+        self._journal = journal
+        self._projection = projection
+
+    def commit(self, commands: list[Command]) -> None:
+        """Answer every command. One that breaks the shared transaction is set apart, so that only its caller fails."""
+        if not self._is_ready(commands):
+            return
+        try:
+            self._commit_together(commands)
+        except _SpoiledError:
+            for command in commands:
+                self._commit_alone(command)
+
+    def _commit_alone(self, command: Command) -> None:
+        if not self._is_ready([command]):
+            return
+        try:
+            self._commit_together([command])
+        except _SpoiledError as spoiled:
+            logger.error("a write failed", exc_info=spoiled.__cause__)
+            command.answer.set_exception(spoiled.__cause__ or spoiled)
+
+    def _is_ready(self, commands: list[Command]) -> bool:
+        """False, with everyone told, when nothing can be written now."""
+        if self._journal.broken:
+            _refuse(commands, HeedError(f"the store takes no more writes ({self._journal.broken}); restart Heed"))
+            return False
+        if self.is_behind and not self._catch_up():
+            _refuse(commands, Busy("the tables are being repaired; nothing was saved, try again shortly"))
+            return False
+        return True
+
+    def _commit_together(self, commands: list[Command]) -> None:
+        group = self._decide_all(commands)
+        try:
+            if group.encoded:
+                self._journal.append(group.encoded)
+        except HeedError as error:
+            self._projection.rollback()
+            _refuse(commands, error)
+            return
+        try:
+            self._projection.commit(self._journal.last_seq)
+        except duckdb.Error:
+            logger.exception("the tables failed after the journal was written; reopening them")
+            self._answer_after_failure(group)
+            return
+        _answer(group)
+
+    def _decide_all(self, commands: list[Command]) -> _Group:
+        group = _Group()
+        try:
+            cursor = self._projection.begin()
+            for command in commands:
+                group.outcomes.append((command, self._decide(command, cursor, group.encoded)))
+        except Exception as error:
+            self._projection.rollback()
+            self.is_behind = self.is_behind or isinstance(error, duckdb.FatalException)
+            raise _SpoiledError from error
+        return group
+
+    def _decide(
+        self, command: Command, cursor: duckdb.DuckDBPyConnection, encoded: list[bytes]
+    ) -> Decision[Any] | HeedError:
+        try:
+            decision = command.decide(cursor)
+        except HeedError as error:
+            return error
+        lines = [to_json(event).encode() for event in decision.events]
+        tables = Tables(cursor)
+        for seq, event in enumerate(decision.events, start=self._journal.last_seq + len(encoded) + 1):
+            apply_event(tables, seq, event)
+        tables.flush()
+        encoded.extend(lines)
+        return decision
+
+    def _answer_after_failure(self, group: _Group) -> None:
+        """The events are on disk: whoever brought some gets their answer once the tables show them."""
+        caught_up = self._catch_up()
+        for command, outcome in group.outcomes:
+            if isinstance(outcome, HeedError):
+                command.answer.set_exception(outcome)
+            elif caught_up and outcome.events:
+                command.answer.set_result(outcome.result)
+            else:
+                command.answer.set_exception(Busy("the tables had to be repaired; try the same again"))
+
+    def _catch_up(self) -> bool:
+        self.is_behind = True
+        try:
+            self._projection.reopen()
+        except (HeedError, duckdb.Error, OSError):
+            logger.exception("the tables could not be reopened")
+            return False
+        self.reopened += 1
+        self.is_behind = False
+        return True
+
+
+def _answer(group: _Group) -> None:
+    for command, outcome in group.outcomes:
+        if isinstance(outcome, HeedError):
+            command.answer.set_exception(outcome)
+        else:
+            command.answer.set_result(outcome.result)
+
+
+def _refuse(commands: list[Command], error: HeedError) -> None:
+    for command in commands:
+        command.answer.set_exception(error)

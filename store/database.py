@@ -1,0 +1,101 @@
+"""The store of one data folder: lock, journal, tables and the writer thread, opened together and closed together.
+
+Every other file of this folder is one subject that reads through `Store.read` and writes through `Store.write`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+
+from store.clock import utc
+from store.commit import GroupCommit
+from store.errors import Busy, HeedError
+from store.events import new_event
+from store.journal import FileJournal, Journal, MemoryJournal
+from store.lock import FolderLock
+from store.projection import Projection
+from store.writer import Decide, Decision, Writer
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+MIN_FREE_BYTES = 64 * 2**20  # below this labels are refused while there is still room to close cleanly
+
+
+class Store:
+    """Facts and the tables that answer questions about them; safe to use from any thread."""
+
+    def __init__(self, data_dir: Path, journal: Journal, projection: Projection, lock: FolderLock | None) -> None:
+        """For `open` and `in_memory` only."""
+        self.data_dir = data_dir
+        self._journal = journal
+        self._projection = projection
+        self._lock = lock
+        self._group_commit = GroupCommit(journal, projection)
+        self._writer = Writer(self._group_commit.commit)
+        if not journal.last_seq:
+            self.write(lambda _: Decision(None, [new_event("store_created", utc())]))
+
+    @classmethod
+    def open(cls, data_dir: Path, *, min_free_bytes: int = MIN_FREE_BYTES) -> Store:
+        """Open or create the store in `data_dir`; StateConflict naming the owner when another process has it."""
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.ExitStack() as undo:
+            lock = FolderLock(data_dir)
+            undo.callback(lock.release)
+            journal = FileJournal(data_dir / "journal", min_free_bytes=min_free_bytes)
+            undo.callback(journal.close)
+            projection = Projection(data_dir / "heed.duckdb", journal)
+            undo.callback(projection.close)
+            store = cls(data_dir, journal, projection, lock)
+            undo.pop_all()
+        logger.info("store %s opened at event %d", data_dir, journal.last_seq)
+        return store
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """A store without files, for tests; its `data_dir` is a place where nothing can be written."""
+        journal = MemoryJournal()
+        return cls(Path(os.devnull), journal, Projection(None, journal), None)
+
+    def write(self, decide: Decide[Result]) -> Result:
+        """Decide and save in the writer thread; returns once it is durable. Busy when too many writes wait."""
+        return self._writer.submit(decide)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor for this caller alone; it sees everything acknowledged so far."""
+        try:
+            with self._projection.read() as cursor:
+                yield cursor
+        except duckdb.FatalException as error:
+            with contextlib.suppress(HeedError):
+                self._writer.send(lambda _: Decision(None))  # the next write repairs the tables, so cause one
+            raise Busy("the tables have to be repaired; try again shortly") from error
+
+    def health(self) -> dict[str, object]:
+        """`ok`, the events journalled and applied, and how often tables were rebuilt or reopened since the start."""
+        return {
+            "ok": not self._journal.broken and not self._group_commit.is_behind,
+            "broken": self._journal.broken,
+            "last_seq": self._journal.last_seq,
+            "applied_seq": self._projection.applied_seq,
+            "rebuilt": self._projection.rebuilt,
+            "reopened": self._group_commit.reopened,
+            "num_waiting": self._writer.num_waiting(),
+        }
+
+    def close(self) -> None:
+        """Finish what was queued and give everything back; a second call does nothing."""
+        self._writer.close()
+        self._projection.close()
+        self._journal.close()
+        if self._lock is not None:
+            self._lock.release()

@@ -1,0 +1,189 @@
+"""Every kind of fact, and what each does to the tables. No decisions: those were taken before the event was written.
+
+An event is a plain dict of JSON values: `type`, `v` (its version, so that old journals stay readable), `at` (ISO UTC)
+and its own fields. A function here, once released, keeps applying the events that were written for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from store.clock import from_text, utc
+from store.errors import HeedError
+from store.tables import Tables
+
+Event = dict[str, Any]
+Apply = Callable[[Tables, int, Event], None]
+
+
+def new_event(kind: str, at: datetime, **fields: Any) -> Event:
+    """A version 1 event; `fields` are JSON values."""
+    return {"type": kind, "v": 1, "at": utc(at).isoformat(timespec="microseconds"), **fields}
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON that keeps every character; NaN and infinity are errors."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def apply_event(tables: Tables, seq: int, event: Event) -> None:
+    """Put one event into the tables; an event of an unknown type or version stops loudly."""
+    known = APPLY.get((event["type"], event["v"]))
+    if known is None:
+        raise HeedError(
+            f"journal event {seq} is a {event['type']!r} of version {event['v']}, which this Heed does not know; "
+            "start the version that wrote it, or a newer one"
+        )
+    known(tables, seq, event)
+
+
+def _create_store(tables: Tables, seq: int, event: Event) -> None:
+    """v0 is the base model itself: live from the first moment and always a valid target of a rollback."""
+    row = {"version": "v0", "state": "live", "parent": None, "round_id": None, "weights_sha256": None, "reason": ""}
+    tables.insert("policies", **_stamp(seq, event), **row)
+
+
+def _add_person(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, ("person_id", "name", "name_key", "role", "password_hash", "token_sha256"))
+    tables.insert("people", **_stamp(seq, event), **fields, active=True)
+
+
+def _set_person_active(tables: Tables, seq: int, event: Event) -> None:
+    tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
+
+
+def _add_prompt(tables: Tables, seq: int, event: Event) -> None:
+    tables.insert(
+        "prompts",
+        **_stamp(seq, event),
+        **_pick(event, ("prompt_id", "content_sha256", "source")),
+        messages_json=to_json(event["messages"]),
+        tags_json=to_json(event["tags"]),
+    )
+
+
+_COMPLETION_FIELDS = (
+    "completion_id",
+    "text",
+    "version",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "seed",
+    "token_ids",
+    "logprob_sum",
+    "finish_reason",
+    "num_prompt_tokens",
+    "prompt_id",
+    "conversation_id",
+    "person_id",
+)
+
+
+def _save_completion(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, _COMPLETION_FIELDS)
+    tables.insert("completions", **_stamp(seq, event), **fields, messages_json=to_json(event["messages"]))
+
+
+def _add_task(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, ("task_id", "kind", "prompt_id", "first_id", "second_id", "version", "wanted"))
+    tables.insert("tasks", **_stamp(seq, event), **fields, num_accepted=0, retired=False)
+
+
+def _retire_tasks(tables: Tables, seq: int, event: Event) -> None:
+    tables.execute("UPDATE tasks SET retired = true WHERE list_contains(?, task_id)", [event["task_ids"]])
+
+
+_JUDGEMENT_FIELDS = (
+    "judgement_id",
+    "task_id",
+    "person_id",
+    "choice",
+    "chosen_id",
+    "rejected_id",
+    "left_id",
+    "strength",
+    "comment",
+    "correction",
+    "active_ms",
+)
+
+
+def _save_judgement(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, _JUDGEMENT_FIELDS)
+    reasons_json = to_json(event["reasons"])
+    tables.insert("judgements", **_stamp(seq, event), **fields, reasons_json=reasons_json, undone=False)
+    if event["choice"] != "skip":
+        tables.add_accepted(event["task_id"], 1)
+
+
+def _undo_judgement(tables: Tables, seq: int, event: Event) -> None:
+    tables.execute("UPDATE judgements SET undone = true WHERE judgement_id = ?", [event["judgement_id"]])
+    if event["choice"] != "skip":
+        tables.add_accepted(event["task_id"], -1)
+
+
+def _save_rating(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, ("rating_id", "completion_id", "person_id", "value", "comment", "correction"))
+    tables.insert("ratings", **_stamp(seq, event), **fields, reasons_json=to_json(event["reasons"]))
+
+
+def _add_policy(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, ("version", "parent", "round_id", "weights_sha256"))
+    tables.insert("policies", **_stamp(seq, event), **fields, state="candidate", reason="")
+
+
+def _mark_policy(tables: Tables, seq: int, event: Event) -> None:
+    marked = [event["state"], event["reason"], event["version"]]
+    tables.execute("UPDATE policies SET state = ?, reason = ? WHERE version = ?", marked)
+
+
+def _promote(tables: Tables, seq: int, event: Event) -> None:
+    tables.insert("promotions", **_stamp(seq, event), **_pick(event, ("version", "previous", "kind", "actor", "reason")))
+    tables.execute("UPDATE policies SET state = 'retired' WHERE version = ?", [event["previous"]])
+    tables.execute("UPDATE policies SET state = 'live' WHERE version = ?", [event["version"]])
+
+
+def _create_round(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, ("round_id", "trigger", "parent"))
+    empty = {"version": None, "num_pairs": 0, "num_ratings": 0, "reason": "", "finished_at": None}
+    # Until the snapshot says otherwise, labels up to the round's creation are the ones it consumes.
+    tables.insert("rounds", **_stamp(seq, event), **fields, **empty, state="queued", snapshot_seq=seq)
+
+
+def _advance_round(tables: Tables, seq: int, event: Event) -> None:
+    changes = _pick(event, ("state", "reason", "version", "num_pairs", "num_ratings", "snapshot_seq"))
+    changes["finished_at"] = from_text(event["at"]) if event["finished"] else None
+    kept = {column: value for column, value in changes.items() if value is not None}
+    places = ", ".join(f"{column} = ?" for column in kept)
+    tables.execute(f"UPDATE rounds SET {places} WHERE round_id = ?", [*kept.values(), event["round_id"]])
+
+
+def _stamp(seq: int, event: Event) -> dict[str, Any]:
+    return {"seq": seq, "created_at": from_text(event["at"])}
+
+
+def _pick(event: Event, fields: Sequence[str]) -> dict[str, Any]:
+    return {name: event[name] for name in fields}
+
+
+APPLY: dict[tuple[str, int], Apply] = {
+    ("store_created", 1): _create_store,
+    ("person_added", 1): _add_person,
+    ("person_active_set", 1): _set_person_active,
+    ("prompt_added", 1): _add_prompt,
+    ("completion_saved", 1): _save_completion,
+    ("task_added", 1): _add_task,
+    ("tasks_retired", 1): _retire_tasks,
+    ("judgement_saved", 1): _save_judgement,
+    ("judgement_undone", 1): _undo_judgement,
+    ("rating_saved", 1): _save_rating,
+    ("policy_added", 1): _add_policy,
+    ("policy_marked", 1): _mark_policy,
+    ("promoted", 1): _promote,
+    ("round_created", 1): _create_round,
+    ("round_advanced", 1): _advance_round,
+}

@@ -1,0 +1,160 @@
+"""The schema's diary: named, ordered steps, each applied once. A step, once released, is never edited.
+
+Primary keys only: DuckDB's secondary and unique indexes have lost rows after upserts and replays. Fact tables are
+filled by `events.py` alone, so they can be built again from the journal; `leases`, `sessions` and `sign_in_links`
+are not facts and start empty after a rebuild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import duckdb
+
+from store.clock import to_column, utc
+from store.errors import HeedError
+
+FACT_TABLES = (
+    "people",
+    "prompts",
+    "completions",
+    "tasks",
+    "judgements",
+    "ratings",
+    "policies",
+    "promotions",
+    "rounds",
+)
+Step = Callable[[duckdb.DuckDBPyConnection], None]
+
+
+def create_journal_position(db: duckdb.DuckDBPyConnection) -> None:
+    # One row: every event up to this one is in the tables.
+    db.execute("CREATE TABLE journal_position (applied_seq BIGINT NOT NULL)")
+    db.execute("INSERT INTO journal_position VALUES (0)")
+
+
+def create_people(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE people (
+            person_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            name VARCHAR NOT NULL, name_key VARCHAR NOT NULL, role VARCHAR NOT NULL, active BOOLEAN NOT NULL,
+            password_hash VARCHAR NOT NULL, token_sha256 VARCHAR NOT NULL)""")
+
+
+def create_prompts(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE prompts (
+            prompt_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            messages_json VARCHAR NOT NULL, content_sha256 VARCHAR NOT NULL, source VARCHAR NOT NULL,
+            tags_json VARCHAR NOT NULL)""")
+
+
+def create_completions(db: duckdb.DuckDBPyConnection) -> None:
+    # The token ids are kept because training re-uses exactly what was sampled; re-tokenising can differ.
+    db.execute("""
+        CREATE TABLE completions (
+            completion_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            messages_json VARCHAR NOT NULL, text VARCHAR NOT NULL, version VARCHAR NOT NULL,
+            temperature DOUBLE NOT NULL, top_p DOUBLE NOT NULL, max_tokens INTEGER NOT NULL, seed BIGINT NOT NULL,
+            token_ids INTEGER[] NOT NULL, logprob_sum DOUBLE NOT NULL, finish_reason VARCHAR NOT NULL,
+            num_prompt_tokens INTEGER NOT NULL, prompt_id VARCHAR, conversation_id VARCHAR, person_id VARCHAR)""")
+
+
+def create_tasks(db: duckdb.DuckDBPyConnection) -> None:
+    # num_accepted counts valid judgements other than skips, so that handing out a task needs no count of them.
+    db.execute("""
+        CREATE TABLE tasks (
+            task_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            kind VARCHAR NOT NULL, prompt_id VARCHAR NOT NULL, first_id VARCHAR NOT NULL, second_id VARCHAR,
+            version VARCHAR NOT NULL, wanted INTEGER NOT NULL,
+            num_accepted INTEGER NOT NULL, retired BOOLEAN NOT NULL)""")
+
+
+def create_judgements(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE judgements (
+            judgement_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            task_id VARCHAR NOT NULL, person_id VARCHAR NOT NULL, choice VARCHAR NOT NULL,
+            chosen_id VARCHAR, rejected_id VARCHAR, left_id VARCHAR, strength INTEGER NOT NULL,
+            reasons_json VARCHAR NOT NULL, comment VARCHAR NOT NULL, correction VARCHAR, active_ms BIGINT,
+            undone BOOLEAN NOT NULL)""")
+
+
+def create_ratings(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE ratings (
+            rating_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            completion_id VARCHAR NOT NULL, person_id VARCHAR NOT NULL, value INTEGER NOT NULL,
+            reasons_json VARCHAR NOT NULL, comment VARCHAR NOT NULL, correction VARCHAR)""")
+
+
+def create_policies(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE policies (
+            version VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            state VARCHAR NOT NULL, parent VARCHAR, round_id VARCHAR, weights_sha256 VARCHAR,
+            reason VARCHAR NOT NULL)""")
+    db.execute("""
+        CREATE TABLE promotions (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, version VARCHAR NOT NULL,
+            previous VARCHAR NOT NULL, kind VARCHAR NOT NULL, actor VARCHAR NOT NULL, reason VARCHAR NOT NULL)""")
+
+
+def create_rounds(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE rounds (
+            round_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            state VARCHAR NOT NULL, "trigger" VARCHAR NOT NULL, parent VARCHAR NOT NULL, version VARCHAR,
+            num_pairs INTEGER NOT NULL, num_ratings INTEGER NOT NULL, reason VARCHAR NOT NULL,
+            snapshot_seq BIGINT NOT NULL, finished_at TIMESTAMP)""")
+
+
+def create_leases_and_sessions(db: duckdb.DuckDBPyConnection) -> None:
+    # Not facts: losing one costs an annotator a click or a person a sign-in, so they skip the journal.
+    db.execute("""
+        CREATE TABLE leases (
+            lease_id VARCHAR PRIMARY KEY, task_id VARCHAR NOT NULL, person_id VARCHAR NOT NULL, left_id VARCHAR,
+            expires_at TIMESTAMP NOT NULL)""")
+    for table in ("sessions", "sign_in_links"):
+        db.execute(f"""
+            CREATE TABLE {table} (
+                token_sha256 VARCHAR PRIMARY KEY, person_id VARCHAR NOT NULL, expires_at TIMESTAMP NOT NULL)""")
+
+
+STEPS: tuple[Step, ...] = (
+    create_journal_position,
+    create_people,
+    create_prompts,
+    create_completions,
+    create_tasks,
+    create_judgements,
+    create_ratings,
+    create_policies,
+    create_rounds,
+    create_leases_and_sessions,
+)
+
+
+def migrate(db: duckdb.DuckDBPyConnection, steps: tuple[Step, ...] = STEPS) -> list[str]:
+    """Apply the steps this file has not seen, each in its own transaction; returns their names."""
+    db.execute("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR PRIMARY KEY, applied_at TIMESTAMP NOT NULL)")
+    seen = {name for (name,) in db.execute("SELECT name FROM migrations").fetchall()}
+    unknown = seen - {step.__name__ for step in steps}
+    if unknown:
+        raise HeedError(f"the tables were written by a newer Heed (step {min(unknown)!r}); start that version")
+    missing = [step for step in steps if step.__name__ not in seen]
+    for step in missing:
+        _apply(db, step)
+    return [step.__name__ for step in missing]
+
+
+def _apply(db: duckdb.DuckDBPyConnection, step: Step) -> None:
+    db.begin()
+    try:
+        step(db)
+        db.execute("INSERT INTO migrations VALUES (?, ?)", [step.__name__, to_column(utc())])
+    except BaseException:
+        db.rollback()
+        raise
+    db.commit()

@@ -1,0 +1,287 @@
+"""The nouns: frozen records that pass between folders. No I/O, no torch, nothing of ours imported.
+
+`left` and `right` exist only on the screen; here a pair is `first` and `second` (the order in which it was
+sampled) and, once judged, chosen and rejected. Times are UTC. Ids are made by the store, never by a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypedDict
+
+Role = Literal["annotator", "tester", "admin"]
+TaskKind = Literal["pair", "single"]
+Choice = Literal["prefer", "tie", "both_bad", "skip", "up", "down"]
+FinishReason = Literal["stop", "length", "cancelled"]
+PolicyState = Literal["candidate", "live", "retired", "rejected", "failed"]
+RoundState = Literal[
+    "queued", "preparing", "training", "evaluating", "promoted", "rejected", "failed", "cancelled", "interrupted"
+]
+RUNNING_STATES: tuple[RoundState, ...] = ("queued", "preparing", "training", "evaluating")
+BASE_VERSION = "v0"  # "no adapter": the base model itself, always a valid target of a rollback
+
+
+class Message(TypedDict):
+    """One chat message, as the chat template and the HTTP API take it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a completion is drawn. `temperature` 0 is greedy; `seed` fixes the draw for this request alone."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 5.0:
+            raise ValueError(f"temperature {self.temperature} is outside 0..5")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p {self.top_p} is outside (0, 1]")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens {self.max_tokens} must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer as it is generated.
+
+    `text` is what is new since the last chunk. `finish_reason` is set on the last chunk only, which also carries
+    the whole answer: `token_ids` (the end token included when the model wrote one), `logprob_sum` (nats, summed
+    over `token_ids`, under the raw logits of `version` before temperature and top-p) and `num_prompt_tokens`.
+    """
+
+    text: str
+    version: str
+    finish_reason: FinishReason | None = None
+    token_ids: tuple[int, ...] = ()
+    logprob_sum: float = 0.0
+    num_prompt_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Someone who signs in. `active` is False once an admin has deactivated them."""
+
+    person_id: str
+    name: str
+    role: Role
+    active: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked: a message list that ends with the user, with where it came from."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    source: str
+    tags: tuple[str, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer, stamped with the policy version that wrote it and how it was drawn.
+
+    `messages` is the whole context it answered. `prompt_id` is None for chat, `conversation_id` is None for rollouts.
+    """
+
+    completion_id: str
+    messages: tuple[Message, ...]
+    text: str
+    version: str
+    sampling: Sampling
+    token_ids: tuple[int, ...]
+    logprob_sum: float
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    created_at: datetime
+    prompt_id: str | None = None
+    conversation_id: str | None = None
+    person_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something to judge: a pair (two completions) or a single one, wanted `wanted` times."""
+
+    task_id: str
+    kind: TaskKind
+    prompt_id: str
+    completion_ids: tuple[str, ...]
+    version: str
+    wanted: int
+    created_at: datetime
+
+    def __post_init__(self) -> None:
+        expected = 2 if self.kind == "pair" else 1
+        if len(set(self.completion_ids)) != expected:
+            raise ValueError(f"task {self.task_id}: a {self.kind} needs {expected} distinct completions")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An annotator's short hold on a task. `left_id` is what was drawn for the left side (None for a single)."""
+
+    lease_id: str
+    task: Task
+    person_id: str
+    left_id: str | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One annotator's act on a task; append-only. `undone` is True once a later event took it back.
+
+    `prefer` carries `chosen_id`, `rejected_id` and `strength` (1 slightly, 2 much better); the other choices
+    carry neither. `active_ms` is the time the page was in use, in milliseconds.
+    """
+
+    judgement_id: str
+    task_id: str
+    person_id: str
+    choice: Choice
+    created_at: datetime
+    chosen_id: str | None = None
+    rejected_id: str | None = None
+    left_id: str | None = None
+    strength: int = 0
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    correction: str | None = None
+    active_ms: int | None = None
+    undone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.choice != "prefer":
+            return
+        if not self.chosen_id or not self.rejected_id or self.chosen_id == self.rejected_id:
+            raise ValueError(f"judgement {self.judgement_id}: chosen and rejected must be two different completions")
+        if self.strength not in (1, 2):
+            raise ValueError(f"judgement {self.judgement_id}: strength {self.strength} is not 1 or 2")
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A tester's thumb on one completion: 1 desirable, -1 undesirable, 0 retracted. The newest per person counts."""
+
+    rating_id: str
+    completion_id: str
+    person_id: str
+    value: Literal[-1, 0, 1]
+    created_at: datetime
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    correction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """A preference pair as a round trains on it: token ids are the ones the policy sampled, never re-tokenised."""
+
+    row_id: str
+    prompt_id: str
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    chosen_version: str
+    rejected_version: str
+    strength: int
+    weight: float
+    person_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RatingRow:
+    """One answer with a desirable / undesirable label as a round trains on it."""
+
+    row_id: str
+    prompt_id: str
+    messages: tuple[Message, ...]
+    completion: str
+    completion_ids: tuple[int, ...]
+    version: str
+    desirable: bool
+    weight: float
+    person_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy version in the registry. `round_id` and `weights_sha256` are None for `v0`."""
+
+    version: str
+    state: PolicyState
+    parent: str | None
+    round_id: str | None
+    weights_sha256: str | None
+    created_at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A row of the append-only history; the newest says what is live."""
+
+    version: str
+    previous: str
+    kind: Literal["promote", "rollback"]
+    actor: str
+    reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round as the store knows it; the directory `rounds/<round_id>` holds the rest."""
+
+    round_id: str
+    state: RoundState
+    trigger: str
+    parent: str
+    version: str | None
+    num_pairs: int
+    num_ratings: int
+    reason: str
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange of a conversation: what was asked last, the completion, and this person's newest thumb on it."""
+
+    completion: Completion
+    rating: Literal[-1, 0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One line of "why does a round start or not": a trigger or a guard with its value, threshold and verdict."""
+
+    name: str
+    kind: Literal["trigger", "guard"]
+    value: float | str | None
+    threshold: float | str | None
+    holds: bool
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Whether a round starts now, and every condition behind the answer."""
+
+    starts: bool
+    conditions: tuple[Condition, ...] = field(default_factory=tuple)

@@ -1,0 +1,1 @@
+"""Heed's tests; they mirror the folders they test."""

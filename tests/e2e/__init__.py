@@ -1,0 +1,1 @@
+"""Tests of the whole service, in a browser and over HTTP."""

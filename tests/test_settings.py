@@ -1,0 +1,67 @@
+"""Settings: which source wins, and that a bad value stops the start with a sentence that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from settings import ServeSettings, SettingsRefused
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heed.toml").write_text("port = 1111\nmin_new_labels = 11\n[trainer]\nbeta = 0.11\n", "utf-8")
+    monkeypatch.setenv("HEED_PORT", "2222")
+    monkeypatch.setenv("HEED_MIN_NEW_LABELS", "22")
+    settings = ServeSettings.read(["--port", "3333"], "serve")
+    assert settings.port == 3333
+    assert settings.plan().triggers.min_new_labels == 22
+    assert settings.plan().trainer.beta == 0.11
+
+
+def test_a_group_is_reached_by_flag_and_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEED_TRAINER__EPOCHS", "3")
+    trainer = ServeSettings.read(["--trainer.beta", "0.4"], "serve").plan().trainer
+    assert (trainer.epochs, trainer.beta) == (3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--port", "0"], "port"),
+        (["--quantization", "int3"], "nf4"),
+        (["--trainer.beta", "-1"], "beta"),
+        (["--min-new-labels", "0"], "min_new_labels"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_an_impossible_value_stops_the_start_and_is_named(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((SettingsRefused, SystemExit)) as stopped:
+        ServeSettings.read(argv, "serve")
+    assert says in str(stopped.value) + capsys.readouterr().err
+
+
+def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "heed.toml").write_text("[trainer]\nbetta = 0.1\n", "utf-8")
+    with pytest.raises(SettingsRefused, match=r"trainer\.betta"):
+        ServeSettings.read([], "serve")
+
+
+def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEED_MIN_NEW_LABEL", "5")
+    with pytest.raises(SettingsRefused, match="HEED_MIN_NEW_LABEL"):
+        ServeSettings.read([], "serve")
+
+
+def test_the_admin_token_is_masked_when_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEED_ADMIN_TOKEN", "s3cret-s3cret")
+    assert "s3cret" not in str(ServeSettings.read([], "config").masked())

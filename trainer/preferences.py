@@ -1,0 +1,227 @@
+"""Snapshot rows to training sets: token ids, truncation, weights and order. Knows no model and no library trainer.
+
+The ids of a completion are the ones the policy sampled; text is tokenised only where a person wrote it. Whatever is
+cut or left out is counted and named, never repaired in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from jinja2 import TemplateError
+
+from store.records import Message, PairRow, RatingRow
+
+# Eq. 8 of the KTO paper (arXiv 2402.01306): desirable weight x count over undesirable weight x count.
+MAX_CLASS_RATIO = 4 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A preference pair as token ids. Weights average to 1 over a training set."""
+
+    row_id: str
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    weight: float = 1.0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the pair when prompt is shared."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRating:
+    """One labelled completion as token ids."""
+
+    row_id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    desirable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What happened to one row on its way into a training set: a cut, or why it was left out."""
+
+    row_id: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairSet:
+    """The pairs a round trains on or holds out, and what was cut or left out to get them."""
+
+    rows: tuple[TrainingPair, ...]
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RatingSet:
+    """Ratings in the order KTO must see them, in batches of a fixed size. Weights are of the two classes."""
+
+    rows: tuple[TrainingRating, ...]
+    notices: tuple[Notice, ...]
+    desirable_weight: float
+    undesirable_weight: float
+
+    @property
+    def num_desirable(self) -> int:
+        """How many rows are desirable; the rest is undesirable."""
+        return sum(row.desirable for row in self.rows)
+
+
+def read_pairs(path: Path) -> list[PairRow]:
+    """The pair rows of a snapshot file, in file order."""
+    return [PairRow(**_fields(row, "chosen_ids", "rejected_ids")) for row in _read_rows(path)]
+
+
+def read_ratings(path: Path) -> list[RatingRow]:
+    """The rating rows of a snapshot file, in file order."""
+    return [RatingRow(**_fields(row, "completion_ids")) for row in _read_rows(path)]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist() if path.exists() else []
+    return rows
+
+
+def _fields(row: dict[str, Any], *id_columns: str) -> dict[str, Any]:
+    fields = {name: value for name, value in row.items() if name not in ("messages_json", "kind")}
+    fields["messages"] = tuple(json.loads(row["messages_json"]))
+    return fields | {name: tuple(row[name] or ()) for name in id_columns}
+
+
+def prepare_pairs(rows: Sequence[PairRow], tokenizer: Any, max_length: int) -> PairSet:
+    """Pairs as token ids, in order of row id; weights scaled to an average of 1."""
+    notices: list[Notice] = []
+    kept = [pair for row in sorted(rows, key=lambda r: r.row_id) if (pair := _pair(row, tokenizer, max_length, notices))]
+    mean = sum(pair.weight for pair in kept) / max(len(kept), 1)
+    return PairSet(tuple(replace(pair, weight=pair.weight / mean) for pair in kept), tuple(notices))
+
+
+def _pair(row: PairRow, tokenizer: Any, max_length: int, notices: list[Notice]) -> TrainingPair | None:
+    def leave_out(why: str) -> None:
+        notices.append(Notice(row.row_id, f"left out: {why}"))
+
+    if not row.weight > 0:
+        return leave_out("its weight is 0")
+    chosen = answer_ids(row.chosen_ids, row.chosen, tokenizer)
+    rejected = answer_ids(row.rejected_ids, row.rejected, tokenizer)
+    if chosen == rejected:
+        return leave_out("chosen and rejected are the same tokens")
+    prompt = _prompt(row.row_id, row.messages, max(len(chosen), len(rejected)), tokenizer, max_length, notices)
+    return TrainingPair(row.row_id, prompt, chosen, rejected, row.weight) if prompt else None
+
+
+def prepare_ratings(rows: Sequence[RatingRow], tokenizer: Any, max_length: int, batch_size: int, seed: int) -> RatingSet:
+    """Ratings as token ids, mixed for KTO: classes interleaved, prompts apart, no remainder batch of one."""
+    notices: list[Notice] = []
+    kept = [r for row in sorted(rows, key=lambda r: r.row_id) if (r := _rating(row, tokenizer, max_length, notices))]
+    mixed = mix_classes(kept, batch_size, seed)
+    if len(mixed) % batch_size == 1:
+        # KTO's KL estimate pairs each prompt with a neighbour's completion; alone it would meet its own.
+        notices.append(Notice(mixed.pop().row_id, "left out: it would be a batch of its own"))
+    desirable = sum(row.desirable for row in mixed)
+    return RatingSet(tuple(mixed), tuple(notices), *class_weights(desirable, len(mixed) - desirable))
+
+
+def _rating(row: RatingRow, tokenizer: Any, max_length: int, notices: list[Notice]) -> TrainingRating | None:
+    if not row.weight > 0:
+        notices.append(Notice(row.row_id, "left out: its weight is 0"))
+        return None
+    completion = answer_ids(row.completion_ids, row.completion, tokenizer)
+    prompt = _prompt(row.row_id, row.messages, len(completion), tokenizer, max_length, notices)
+    return TrainingRating(row.row_id, prompt, completion, row.desirable) if prompt else None
+
+
+def answer_ids(stored: Sequence[int], text: str, tokenizer: Any) -> tuple[int, ...]:
+    """The stored ids untouched: no end token is added to an answer that never ended. Text that a person wrote has
+    none, so it is tokenised and ended."""
+    if stored:
+        return tuple(stored)
+    return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+
+
+def prompt_ids(messages: Sequence[Message], tokenizer: Any) -> tuple[int, ...]:
+    """The prompt as the policy saw it: the chat template with the opening of an answer at its end."""
+    rendered = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+    return tuple(rendered)
+
+
+def _prompt(
+    row_id: str,
+    messages: Sequence[Message],
+    answer_length: int,
+    tokenizer: Any,
+    max_length: int,
+    notices: list[Notice],
+) -> tuple[int, ...]:
+    """The prompt's ids, without its oldest turns where they do not fit; empty, with a notice, when nothing fits."""
+    kept = list(messages)
+    try:
+        ids = prompt_ids(kept, tokenizer)
+        while len(ids) + answer_length > max_length and (shorter := _without_oldest_turn(kept)):
+            kept, ids = shorter, prompt_ids(shorter, tokenizer)
+    except TemplateError as error:
+        notices.append(Notice(row_id, f"left out: the chat template refuses it ({error})"))
+        return ()
+    if len(ids) + answer_length > max_length:
+        what = f"left out: {len(ids)} + {answer_length} tokens do not fit in max_length {max_length}"
+        notices.append(Notice(row_id, what))
+        return ()
+    if len(kept) < len(messages):
+        notices.append(Notice(row_id, f"cut: the {len(messages) - len(kept)} oldest messages"))
+    return ids
+
+
+def _without_oldest_turn(messages: Sequence[Message]) -> list[Message]:
+    """The messages from the second question on, behind the system message; empty when there is only one question."""
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    return [*system, *messages[questions[1] :]] if len(questions) > 1 else []
+
+
+def mix_classes(rows: Sequence[TrainingRating], batch_size: int, seed: int) -> list[TrainingRating]:
+    """Spread both classes evenly over the whole order, with equal prompts in different batches where possible.
+
+    The library reads KTO rows in stored order and would see all desirable ones first, and learn nothing.
+    """
+    rng = random.Random(seed)
+    queues = {label: [row for row in rows if row.desirable is label] for label in (True, False)}
+    for queue in queues.values():
+        rng.shuffle(queue)
+    places = [((i + 0.5) / len(queue), label) for label, queue in queues.items() for i in range(len(queue))]
+    mixed: list[TrainingRating] = []
+    for _, label in sorted(places):
+        start_of_batch = len(mixed) - len(mixed) % batch_size
+        seen = {row.prompt_ids for row in (*mixed[start_of_batch:], *mixed[-1:])}
+        mixed.append(_take_first(queues[label], lambda row, seen=seen: row.prompt_ids not in seen))  # type: ignore[misc]
+    return mixed
+
+
+def _take_first(queue: list[TrainingRating], fits: Callable[[TrainingRating], bool]) -> TrainingRating:
+    return queue.pop(next((i for i, row in enumerate(queue) if fits(row)), 0))
+
+
+def class_weights(num_desirable: int, num_undesirable: int) -> tuple[float, float]:
+    """The weights of desirable and undesirable rows. Only the rarer class is raised, to a ratio within 1..4/3."""
+    if not num_desirable or not num_undesirable or 1.0 <= num_desirable / num_undesirable <= MAX_CLASS_RATIO:
+        return 1.0, 1.0
+    if num_desirable < num_undesirable:
+        return num_undesirable / num_desirable, 1.0
+    return 1.0, num_desirable / num_undesirable
+
+
+def count_notices(notices: Sequence[Notice]) -> dict[str, int]:
+    """How often each thing happened; the rows themselves are named in the log."""
+    return dict(Counter(notice.what for notice in notices))

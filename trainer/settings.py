@@ -1,0 +1,148 @@
+"""What a round is told: the base model, how it trains, what its gate demands, and the plan that holds all three.
+
+Plain frozen records and one reader; no torch, so the service can build and check them without loading a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from store.errors import BadValue
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """The frozen model under every adapter. `chat_template` None means the model's own; "auto" means by device."""
+
+    __pydantic_config__ = _STRICT
+
+    model: str
+    chat_template: str | None = None
+    quantization: Literal["none", "nf4", "auto"] = "auto"
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSettings:
+    """How one candidate is trained. The defaults are the ones measured on the starter policy.
+
+    `start` fresh and `reference` base train a new adapter on all labels so far; previous starts from, or compares
+    with, the adapter that is live. `label_smoothing` is cDPO's share of flipped labels.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    beta: float = 0.1
+    label_smoothing: float = 0.1
+    learning_rate: float = 5e-4
+    epochs: int = 2
+    batch_size: int = 8
+    accumulation: int = 1
+    start: Literal["fresh", "previous"] = "fresh"
+    reference: Literal["base", "previous"] = "base"
+    rank: int = 16
+    alpha: int = 32
+    target_modules: str | tuple[str, ...] = "all-linear"
+    max_length: int = 1024
+    optimizer: str = "adamw_torch"
+    schedule: str = "linear"
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+    min_pairs: int = 8
+    min_ratings_each: int = 16
+    kto_learning_rate: float = 5e-4
+    kto_epochs: int = 2
+    logging_steps: int = 1
+    seed: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        positive = (
+            "beta learning_rate epochs batch_size accumulation rank alpha max_length max_grad_norm min_pairs"
+            " min_ratings_each kto_learning_rate kto_epochs logging_steps processes"
+        )
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                raise BadValue(f"trainer {name} {getattr(self, name)} must be greater than 0")
+        if not 0.0 <= self.label_smoothing < 0.5:
+            raise BadValue(f"trainer label_smoothing {self.label_smoothing} is outside 0..0.5 (0.5 would unlearn)")
+        if not 0.0 <= self.warmup < 1.0:
+            raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 (a share of the steps)")
+        if self.batch_size < 2:
+            raise BadValue(f"trainer batch_size {self.batch_size} must be at least 2: KTO compares rows of one batch")
+        if self.start == "fresh" and self.reference == "previous":
+            raise BadValue("trainer reference 'previous' needs start 'previous': a fresh adapter starts at the base")
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """What a candidate must show. Shares and ratios are of answers; drift is in nats a token, against the base."""
+
+    __pydantic_config__ = _STRICT
+
+    min_holdout_pairs: int = 10
+    accuracy_margin: float = 0.05
+    max_drift: float = 1.5
+    max_own_drift: float = 1.5
+    num_prompts: int = 32
+    samples_per_prompt: int = 1
+    max_tokens: int = 96
+    share_margin: float = 0.1
+    min_distinct: float = 0.6
+    min_length_ratio: float = 0.2
+    max_length_ratio: float = 2.0
+    min_entropy_ratio: float = 0.5
+    max_entropy_ratio: float = 1.5
+    batch_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_drift", "max_own_drift", "num_prompts", "samples_per_prompt", "max_tokens", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise BadValue(f"gate {name} {getattr(self, name)} must be greater than 0")
+        if self.min_holdout_pairs < 2:
+            raise BadValue(f"gate min_holdout_pairs {self.min_holdout_pairs} must be at least 2: one pair has no noise")
+        for low, high in (("min_length_ratio", "max_length_ratio"), ("min_entropy_ratio", "max_entropy_ratio")):
+            if not 0.0 <= getattr(self, low) < 1.0 < getattr(self, high):
+                raise BadValue(f"gate {low} {getattr(self, low)} and {high} {getattr(self, high)} must enclose 1")
+        if not 0.0 <= self.min_distinct <= 1.0 or not 0.0 <= self.accuracy_margin <= 1.0 or self.share_margin < 0.0:
+            raise BadValue("gate min_distinct and accuracy_margin must be within 0..1 and share_margin not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """round.json: everything a round needs besides its snapshot. `live_adapter` None means the base is live."""
+
+    __pydantic_config__ = _STRICT
+
+    round_id: str
+    version: str
+    parent: str
+    base: BaseModel
+    live_adapter: str | None = None
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
+    threads: int = 1
+    packages: dict[str, str] = field(default_factory=dict)  # written by the round itself, for the record
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise BadValue(f"threads {self.threads} must be at least 1")
+
+
+def read_plan(folder: Path) -> RoundPlan:
+    """The plan of a round's directory. BadValue names every unknown field and impossible value."""
+    path = folder / "round.json"
+    try:
+        return TypeAdapter(RoundPlan).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BadValue(f"{path} is missing: the supervisor writes it before it starts a round") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadValue(f"{path}: {faults}") from error
