@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import MISSING, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_settings import (
@@ -20,10 +21,10 @@ from pydantic_settings import (
     SettingsError,
     TomlConfigSettingsSource,
 )
-from serving.rollouts import RolloutSettings
 
 from annotate.services import WebSettings
-from serving.base_model import BaseSettings as ServedBase
+from serving.rollouts import RolloutSettings
+from serving.settings import BaseSettings as ServedBase
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings
@@ -32,36 +33,33 @@ from trainer.supervisor import Plan, RoundSettings
 PREFIX = "HEED_"
 DEFAULT_FILE = Path("heed.toml")
 STARTER = Path(__file__).parent / "serving" / "starter"
+TRIGGERS = TriggerSettings()
 
 
-class SettingsRefused(Exception):  # noqa: N818 - it reads as what happened
+class SettingsRefused(Exception):
     """A setting is unknown or impossible; the message names each one and says why."""
 
 
-def section(record: type, leave_out: frozenset[str] = frozenset()) -> type[BaseModel]:
+def section(record: type) -> type[BaseModel]:
     """A pydantic model with a frozen dataclass's fields, whose `__post_init__` stays the judge of values."""
     hints = get_type_hints(record)
-    shown = [f for f in fields(record) if f.name not in leave_out]
+    shown = fields(record)
 
     def check(self: BaseModel) -> BaseModel:
         record(**{f.name: getattr(self, f.name) for f in shown})
         return self
 
-    columns: dict[str, Any] = {
-        f.name: (hints[f.name], f.default if f.default is not MISSING else f.default_factory())  # type: ignore[misc]
-        for f in shown
-    }
+    defaults = record()
+    columns: dict[str, Any] = {f.name: (hints[f.name], getattr(defaults, f.name)) for f in shown}
     return create_model(
         record.__name__,
         __config__=ConfigDict(extra="forbid", frozen=True),
         __doc__=(record.__doc__ or "").splitlines()[0],
-        __validators__={"check": model_validator(mode="after")(check)},
+        __validators__={"check": cast("Callable[..., Any]", model_validator(mode="after")(check))},
         **columns,
     )
 
 
-# The web room's addresses and secrets have flags of their own.
-WEB_FLAGS = frozenset({"admin_token", "allowed_hosts", "public_https", "lease_s"})
 TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
@@ -105,15 +103,15 @@ class ServeSettings(BaseSettings):
     """CPU threads for answering (default: half the cores)"""
     prompts: Path | None = None
     """JSON lines of prompts, {"messages": [...], "tags": [...]}; read when the store has none"""
-    min_new_labels: int = TriggerSettings.min_new_labels
+    min_new_labels: int = TRIGGERS.min_new_labels
     """a round starts by itself after this many new labels"""
-    max_wait_hours: float = TriggerSettings.max_wait_hours
+    max_wait_hours: float = TRIGGERS.max_wait_hours
     """or after this many hours with any new label; 0 turns that off"""
-    min_labels: int = TriggerSettings.min_labels
+    min_labels: int = TRIGGERS.min_labels
     """no round, by hand either, with fewer labels than this"""
-    cooldown_minutes: float = TriggerSettings.cooldown_minutes
+    cooldown_minutes: float = TRIGGERS.cooldown_minutes
     """wait after a round that failed before starting one by itself"""
-    min_free_mib: int = TriggerSettings.min_free_mib
+    min_free_mib: int = TRIGGERS.min_free_mib
     """no round with less free disk than this"""
     lease_minutes: Annotated[float, Field(gt=0)] = 10.0
     """how long an annotator holds a task without a sign of life"""
@@ -121,6 +119,8 @@ class ServeSettings(BaseSettings):
     """bearer token of an automation admin (better given as HEED_ADMIN_TOKEN)"""
     allowed_hosts: tuple[str, ...] = ()
     """host names besides loopback that a browser may ask for"""
+    trusted_proxies: tuple[str, ...] = ()
+    """addresses of proxies whose X-Forwarded-For is believed"""
     public_https: bool = False
     """the service is reached over HTTPS: cookies become Secure"""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -132,10 +132,14 @@ class ServeSettings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library calls it by these names
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file)
-        return (sources["init_settings"], sources["env_settings"], toml)
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=cls.toml_file))
 
     @classmethod
     def read(cls, argv: list[str], command: str) -> ServeSettings:
@@ -169,6 +173,7 @@ class ServeSettings(BaseSettings):
             lease_s=self.lease_minutes * 60,
             admin_token=self.admin_token,
             allowed_hosts=(*self.allowed_hosts, self.host),
+            trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
         )
 

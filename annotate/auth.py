@@ -1,5 +1,7 @@
-"""Who is asking: a signed-in session or a bearer token becomes a Person. The guard asks once per request; pages and
-routes read what it found. Passwords and tokens are checked by the store; this module knows no page layout."""
+"""Who is asking: a signed-in session or a bearer token becomes a Person.
+
+The guard asks once per request; pages and routes read what it found. The store checks passwords and tokens.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,11 @@ from annotate.errors import NotSignedIn
 from annotate.services import Services, WebSettings
 from store.database import Store
 from store.errors import NotAllowed
-from store.people import add_person, find_by_token, find_session, read_people
+from store.people import SESSION_LIFE, add_person, find_by_token, find_session, read_people
 from store.records import Person, Role
 
 AUTOMATION = "automation"  # the person behind the admin token; acts need a person to belong to
 FIRST_PAGES: dict[Role, str] = {"annotator": "/annotate", "tester": "/chat", "admin": "/admin"}
-SESSION_COOKIE_S = 14 * 24 * 3600
 _IDENTITY = "heed.identity"
 _automation_lock = threading.Lock()
 
@@ -36,7 +37,7 @@ class Identity:
 
 
 def current_person(request: HTTPConnection) -> Person:
-    """The person the guard found for this request (of a `gr.Request` pass `.request`); NotSignedIn without one."""
+    """The person the guard found (of a `gr.Request` pass `.request`); NotSignedIn without one."""
     person = find_person(request)
     if person is None:
         raise NotSignedIn("sign in first, or send a token as `Authorization: Bearer …`")
@@ -50,7 +51,7 @@ def find_person(request: HTTPConnection) -> Person | None:
 
 
 def require(request: HTTPConnection, *roles: Role) -> Person:
-    """The person, when they have one of these roles; an admin has them all. NotSignedIn or NotAllowed otherwise."""
+    """The person when they have one of these roles; an admin has all. NotSignedIn or NotAllowed otherwise."""
     return require_role(current_person(request), *roles)
 
 
@@ -103,7 +104,7 @@ def set_session_cookie(response: Response, settings: WebSettings, token: str) ->
     response.set_cookie(
         cookie_name(settings),
         token,
-        max_age=SESSION_COOKIE_S,
+        max_age=int(SESSION_LIFE.total_seconds()),
         path="/",
         httponly=True,
         samesite="lax",
@@ -119,7 +120,7 @@ def drop_session_cookie(response: Response, settings: WebSettings) -> None:
 
 
 def read_automation(store: Store) -> Person:
-    """The built-in admin behind the admin token, made when it is first needed; its password is thrown away."""
+    """The built-in admin behind the admin token, made when first needed; its password is thrown away."""
     with _automation_lock:
         known = next((person for person in read_people(store) if person.name == AUTOMATION), None)
         return known or add_person(store, AUTOMATION, "admin").person

@@ -1,4 +1,4 @@
-"""Which completion is shown on the left, and what a side means once it was chosen. Left and right end here."""
+"""Which completion is shown on the left, and what a chosen side means. Left and right end here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Side = Literal["left", "right"]
 
 
 def draw_left(task: Task, person_id: str) -> str:
-    """The completion id shown to this person on the left: stable for the pair of them, fair over many tasks."""
+    """The completion id shown to this person on the left: stable for the two, fair over many tasks."""
     digest = hashlib.sha256(f"{task.task_id}\n{person_id}".encode()).digest()
-    return task.completion_ids[digest[0] % len(task.completion_ids)]  # 256 is even: no modulo bias for a pair
+    return task.completion_ids[digest[0] % len(task.completion_ids)]  # 256 is even: fair for a pair
 
 
 def read_sides(lease: Lease) -> tuple[str, str | None]:

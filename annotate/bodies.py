@@ -28,7 +28,7 @@ async def read_body(scope: Scope, receive: Receive, most_bytes: int, timeout_s: 
 
 
 def bound_body(scope: Scope, receive: Receive, most_bytes: int, timeout_s: float) -> Receive:
-    """A `receive` that raises BodyTooLarge or BodyTooSlow once the body goes over; after the body it is unbounded."""
+    """A `receive` that raises BodyTooLarge or BodyTooSlow; after the body it lets all pass."""
     if _declared_length(scope) > most_bytes:
         raise BodyTooLarge(_too_large(most_bytes))
     deadline = time.monotonic() + timeout_s

@@ -1,4 +1,4 @@
-"""What a tester sends and what a thumb means. No Gradio, no HTTP: the pages and the API call the same functions."""
+"""What a tester sends and what a thumb means. No Gradio, no HTTP: pages and API call the same functions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Literal
 
 from annotate.services import Services
 from annotate.text import MOST_COMMENT, MOST_CORRECTION, limit, limit_reasons
-from store.completions import read_completion, save_completion
+from store.completions import new_completion_id, read_completion, save_completion
 from store.errors import BadValue, NotFound
-from store.ids import new_id
 from store.ratings import save_rating
 from store.records import Chunk, Completion, FinishReason, Message, Person, Rating, Sampling
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as it grows: `text` is all of it so far. `completion` is set, like `finish_reason`, on the last one only."""
+    """An answer as it grows, `text` being all of it so far; the last has `finish_reason` and `completion`."""
 
     text: str
     completion_id: str
@@ -65,14 +64,14 @@ def answer(
     sampling: Sampling,
     conversation_id: str | None = None,
 ) -> Generator[Answer, None, None]:
-    """Ask `model` ("live", "base" or a version); the answers grow until `finish_reason` is set, then it is saved.
+    """Ask `model` ("live", "base" or a version); it grows until it has a `finish_reason` and is saved.
 
-    Closing the generator early stops the engine and saves what was written as "cancelled". Raises at once, before
-    the first answer: BadValue for messages that cannot be answered, NotFound for the model, TooManyRequests while
-    another answer to this person is being written.
+    Closing the generator early stops the engine and saves what was written as "cancelled". Raises at once,
+    before the first answer: BadValue for messages that cannot be answered, NotFound for the model,
+    TooManyRequests while another answer to this person is being written.
     """
     draft = _Draft(
-        completion_id=new_id("chatcmpl"),
+        completion_id=new_completion_id(),
         person_id=person.person_id,
         messages=_check_messages(messages, services.settings.max_message_chars),
         sampling=sampling,
@@ -98,9 +97,9 @@ def rate(
     comment: str = "",
     correction: str | None = None,
 ) -> Rating:
-    """Save this person's thumb on an answer of their own: 1, -1, or 0 to take it back; the newest counts.
+    """Save this person's thumb on an answer to them: 1, -1, or 0 to take it back; the newest counts.
 
-    Raises BadValue while the answer is unfinished (or was broken off) and NotFound for an answer to somebody else.
+    Raises BadValue while the answer is unfinished (or was broken off), NotFound for somebody else's.
     """
     thumb = _check_value(value)
     if services.slots.is_writing(completion_id):

@@ -1,5 +1,7 @@
-"""The outermost layer: which host we answer for, whose forwarding headers we believe, and the headers every answer
-carries. Pure ASGI, so that streams pass through untouched; knows no person and no store."""
+"""The outermost layer: which host we answer for, whose forwarding headers count, what every answer carries.
+
+Pure ASGI, so that streams pass through untouched; knows no person and no store.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,18 @@ OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 DIRECT_LOOPBACK = "heed.direct_loopback"
 _FORWARDING = frozenset((b"forwarded", b"x-real-ip"))
 
-# Gradio's plots and `js_on_load` compile functions, hence 'unsafe-eval'; remote images and foreign forms stay blocked.
+# Gradio's plots and `js_on_load` compile functions, hence 'unsafe-eval'; remote images stay blocked.
 CSP = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; font-src 'self' data:; connect-src 'self'; frame-src 'none'; "
-    "frame-ancestors 'none'; object-src 'none'; form-action 'self'; base-uri 'self'; worker-src 'self' blob:"
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; font-src 'self' data:; connect-src 'self'; "
+    "frame-src 'none'; frame-ancestors 'none'; object-src 'none'; form-action 'self'; base-uri 'self'; "
+    "worker-src 'self' blob:"
 )
 SECURITY_HEADERS = {
     "content-security-policy": CSP,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # Not no-referrer: with that a browser sends "Origin: null" from our own forms, and they could not be told apart.
+    # With no-referrer a browser sends "Origin: null" from our own forms, and they could not be told apart.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -59,21 +62,21 @@ class Edge:
         ):
             await self._app(scope, receive, adorned)
             return
-        error = BadValue("this service does not answer for that host; start it with --allow-host to add one")
+        error = BadValue("this service does not answer for that host; add it to the allowed hosts")
         await answer_error(error)(scope, receive, adorned)
 
     def _is_own(self, host: str) -> bool:
         return _strip_port(host) in self._hosts
 
     def _settle_peer(self, scope: Scope) -> Scope:
-        """Take client and scheme from a trusted proxy's headers; remove the same headers from anybody else."""
+        """Take client and scheme from a trusted proxy's headers; remove these headers from anybody else."""
         peer = scope["client"][0] if scope.get("client") else ""
         forwarding = [pair for pair in scope["headers"] if _is_forwarding(pair[0])]
         settled = {**scope, DIRECT_LOOPBACK: peer in OWN_HOSTS and not forwarding}
         if not self._is_proxy(peer):
             settled["headers"] = [pair for pair in scope["headers"] if not _is_forwarding(pair[0])]
             return settled
-        # The rightmost address that is no proxy of ours is the last one somebody trustworthy has seen.
+        # The rightmost address that is no proxy of ours is the last one somebody we trust has seen.
         hops = [hop.strip() for line in _read(scope, b"x-forwarded-for") for hop in line.split(",")]
         client = next((hop for hop in reversed(hops) if not self._is_proxy(hop)), peer)
         scheme = next(iter(_read(scope, b"x-forwarded-proto")), scope["scheme"])

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: one body for all of them, `{"error": {"type", "message"}}`. Never shows a traceback."""
+"""Errors as HTTP answers: one body for all of them, `{"error": {"type", "message"}}`, never a traceback."""
 
 from __future__ import annotations
 

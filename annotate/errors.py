@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from store.errors import HeedError
+from store.errors import BadValue, HeedError
 
 
 class NotSignedIn(HeedError):
@@ -25,6 +25,13 @@ class TooManyRequests(HeedError):
 
 class BodyTooLarge(HeedError):
     """The request body is over its limit; the message names the limit."""
+
+    status = 413
+    kind = "too_large"
+
+
+class TextTooLong(BadValue):
+    """One text in the request is over its limit; the message names both."""
 
     status = 413
     kind = "too_large"

@@ -1,5 +1,7 @@
-"""What may reach the mounted pages beyond a signed-in person: no file objects, few of Gradio's own routes, and
-nobody else's session hash. Knows Gradio's wire format, never imports it."""
+"""What may reach the mounted pages: few of Gradio's own routes, no file objects, nobody else's session hash.
+
+Knows Gradio's wire format, never imports it.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,12 @@ PAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "/admin": ("admin",),
 }
 
-# What our pages use. Left out on purpose: uploads, streams by guessable id, the proxy, `call` with its unbound ids.
+# What our pages use. Left out: uploads, served files, streams, the proxy, and `call` with its unbound ids.
 GRADIO_ROUTES = frozenset(
-    "queue run api heartbeat cancel reset component_server custom_component info startup-events theme.css app_id".split()
+    (
+        *("queue", "run", "api", "heartbeat", "cancel", "reset", "component_server", "custom_component"),
+        *("info", "startup-events", "theme.css", "app_id"),
+    )
 )
 CLOSED_ROUTES = frozenset(
     ("login", "logout", "monitoring")
@@ -50,7 +55,7 @@ def check_route(path: str, page: str) -> None:
 
 
 def check_body(body: bytes) -> object:
-    """The parsed JSON body of a call to a page, None when empty; BadValue when it is not JSON or holds a file object."""
+    """The parsed JSON body of a call to a page, None when empty; BadValue for a file object or no JSON."""
     if not body.strip():
         return None
     try:
@@ -79,7 +84,7 @@ class SessionHashes:
 
 
 def _refuse_files(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    # Until its server flag is set a mounted app does not check the paths in file objects, and our pages use none.
+    # A mounted app checks the paths in file objects only once its server flag is set; our pages use none.
     if any(key == FILE_MARK or (key == "_type" and value == FILE_MARK) for key, value in pairs):
         raise BadValue("files cannot be sent to a page; use the import route")
     return dict(pairs)

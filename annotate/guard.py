@@ -1,7 +1,7 @@
-"""Deny by default: nothing is reached without a person, no page without its role, no change from another site.
+"""Deny by default: nothing without a person, no page without its role, no change from another site.
 
-Pure ASGI, inside `Edge` and around everything else. Routes under /v1 check their own role; here they only need
-somebody. Bodies are read here, so that nobody unknown can make the server hold one.
+Pure ASGI, inside `Edge` and around everything else. Routes under /v1 check their own role; here they only
+need somebody. Bodies are read here, so that nobody unknown can make the server hold one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from store.errors import HeedError, NotAllowed
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset(("/", "/login", "/logout", "/healthz", "/readyz", "/metrics"))
-NAMELESS_PATHS = frozenset(
-    ("/healthz", "/readyz")
-)  # answered without looking anybody up, also when the store is slow
+OPEN_PATHS = frozenset(("/", "/login", "/logout", "/healthz", "/readyz", "/metrics", "/favicon.ico"))
+# Answered without looking anybody up, so that they answer also when the store is slow.
+NAMELESS_PATHS = frozenset(("/healthz", "/readyz", "/favicon.ico"))
 IMPORT_PATH = "/v1/import"
 
 
@@ -96,7 +95,7 @@ class Guard:
             require_role(identity.person, *PAGE_ROLES[call.page])
             check_route(call.path, call.page)
         if call.method in METHODS_WITH_BODY:
-            _refuse_foreign(scope, call, identity)
+            self._refuse_foreign(scope, call, identity)
         body, receive = await self._take_body(scope, receive, call)
         if identity is not None and call.page is not None:
             parsed = check_body(body)
@@ -112,9 +111,19 @@ class Guard:
         body = await read_body(scope, receive, settings.max_json_bytes, settings.body_timeout_s)
         return body, replay(body, receive)
 
+    def _refuse_foreign(self, scope: Scope, call: _Call, identity: Identity | None) -> None:
+        """A cookie travels with what other sites send, so a change needs proof that our page sent it."""
+        if identity is not None and identity.by == "token":
+            return
+        is_own = _comes_from_us(
+            call.headers, "https" if self._services.settings.public_https else scope["scheme"]
+        )
+        if is_own is False or (is_own is None and identity is not None):
+            raise ForeignOrigin("this change did not come from a page of this service; nothing was done")
+
     def _refuse(self, call: _Call, identity: Identity | None, error: HeedError) -> Response:
         name = identity.person.name if identity else "nobody"
-        log.info("refused %s %s of %s: %s", call.method, call.path, name, error.kind)
+        log.info("refused %s %r of %r: %s", call.method, call.path, name, error.kind)
         if call.is_page_visit and isinstance(error, NotSignedIn):
             return RedirectResponse(f"/login?next={quote(call.page or '', safe='/')}", 303)
         if call.is_page_visit and isinstance(error, NotAllowed) and identity is not None:
@@ -122,16 +131,7 @@ class Guard:
         return answer_error(error)
 
 
-def _refuse_foreign(scope: Scope, call: _Call, identity: Identity | None) -> None:
-    """A cookie travels with requests other sites start, so a change by cookie needs proof that a page of ours sent it."""
-    if identity is not None and identity.by == "token":
-        return
-    is_own = _comes_from_us(scope, call.headers)
-    if is_own is False or (is_own is None and identity is not None):
-        raise ForeignOrigin("this change did not come from a page of this service; nothing was done")
-
-
-def _comes_from_us(scope: Scope, headers: Headers) -> bool | None:
+def _comes_from_us(headers: Headers, scheme: str) -> bool | None:
     """What the browser says about where the request started; None when it says nothing."""
     site = headers.get("sec-fetch-site")
     if site is not None:
@@ -140,4 +140,4 @@ def _comes_from_us(scope: Scope, headers: Headers) -> bool | None:
     if origin is None:
         return None
     parts = urlsplit(origin)
-    return parts.netloc == headers.get("host") and parts.scheme == scope["scheme"]
+    return parts.netloc == headers.get("host") and parts.scheme == scheme

@@ -1,5 +1,7 @@
-"""Reads prompts from JSON lines, one prompt a line. Nothing is repaired: a line that cannot be read is named with its
-place. Knows no HTTP and no store beyond the record it makes."""
+"""Reads prompts from JSON lines, one prompt a line. Knows no HTTP and no store beyond the record it makes.
+
+Nothing is repaired: a line that cannot be read is named with its place.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ class BadLine:
 
 
 def read_prompt_lines(lines: Iterable[bytes]) -> tuple[list[NewPrompt], list[BadLine]]:
-    """The prompts, and the lines that hold none. Empty lines are passed over; a byte order mark is taken off."""
+    """The prompts, and the lines that hold none. Empty lines and a byte order mark are passed over."""
     prompts: list[NewPrompt] = []
     bad: list[BadLine] = []
     for number, line in enumerate(lines, start=1):

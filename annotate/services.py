@@ -43,7 +43,7 @@ class WebSettings:
 
 @dataclass(frozen=True)
 class Services:
-    """The functions behind every page and route; `sample` takes "live", "base" or a version and may raise NotFound."""
+    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
 
     store: Store
     sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]

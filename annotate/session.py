@@ -1,4 +1,4 @@
-"""What an annotator sees next and what a click means. No Gradio, no HTTP: the pages and the API call the same functions."""
+"""What an annotator sees next and what a click means. No Gradio, no HTTP: pages and API call the same."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def judge(
     correction: str | None = None,
     active_ms: int | None = None,
 ) -> Judgement:
-    """Save what was clicked. The same click again returns the first judgement; a correction edits the preferred answer.
+    """Save what was clicked; the same click again returns the first judgement.
+
+    A correction edits the preferred answer of a pair, or the single one.
 
     Raises BadValue for a choice that does not fit the task, LeaseLost when the task is no longer held, and
     StateConflict when it was already judged differently.
@@ -87,13 +89,13 @@ def judge(
 
 
 def undo(services: Services, person: Person) -> TaskView | None:
-    """Take back this person's newest judgement or skip; the task comes back with the same sides. None: nothing to undo."""
-    lease = undo_last(services.store, person.person_id)
+    """Take this person's newest judgement or skip back: its task, same sides. None when there is nothing."""
+    lease = undo_last(services.store, person.person_id, lease_s=services.settings.lease_s)
     return None if lease is None else show(services, lease)
 
 
 def renew(services: Services, person: Person, task_id: str) -> datetime:
-    """Hold the task for another full lease time and say until when; LeaseLost when somebody else may have it."""
+    """Hold the task for another lease time and say until when; LeaseLost when it is no longer theirs."""
     return hold(services, person, task_id).expires_at
 
 
@@ -174,7 +176,7 @@ def _stored_choice(choice: ShownChoice) -> Choice:
 
 
 def _judge_again(store: Store, person: Person, task_id: str, act: _Act, lost: LeaseLost) -> Judgement:
-    """A click on a task that is not held: a repeat of what was judged (a retry after a lost reply), or too late."""
+    """A click on a task that is not held: a repeat (the reply to the first got lost), or too late."""
     first = next(
         (j for j in read_judgements(store, person.person_id) if j.task_id == task_id and not j.undone), None
     )

@@ -21,7 +21,7 @@ from annotate.auth import (
 )
 from annotate.errors import TooManyRequests
 from annotate.services import Services
-from annotate.sign_in_page import sign_in_page
+from annotate.sign_in_page import ICON, sign_in_page
 from annotate.throttle import SignInThrottle, Turnstile
 from store.people import check_password, end_session, open_session, redeem_sign_in_link
 from store.records import Person
@@ -67,8 +67,13 @@ def go_to_first_page(request: Request) -> Response:
     return RedirectResponse(first_page(person) if person else "/login", 303)
 
 
+@routes.get("/favicon.ico")
+async def show_icon() -> Response:
+    return Response(ICON, media_type="image/svg+xml", headers={"cache-control": "max-age=86400"})
+
+
 @routes.get("/login")
-def show_sign_in(request: Request, token: str | None = None, next: str = "") -> Response:  # noqa: A002
+def show_sign_in(request: Request, token: str | None = None, next: str = "") -> Response:
     if token is None:
         return HTMLResponse(sign_in_page(safe_next(next)))
     person = redeem_sign_in_link(_desk(request).services.store, token)

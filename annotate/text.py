@@ -1,17 +1,18 @@
-"""The one rule for text that people send: what can be stored everywhere byte for byte. Knows no HTTP and no store."""
+"""The rule for text that people send: no hidden characters, and not without end. Knows no HTTP."""
 
 from __future__ import annotations
 
 import re
 
+from annotate.errors import TextTooLong
 from store.errors import BadValue
 
-# NUL is refused by PostgreSQL, lone surrogates by every encoder; the other C0 controls only ever hide something.
+# The store refuses NUL and lone surrogates; from people we take no other control character either.
 _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def refuse_controls(text: str) -> str:
-    """The text itself; BadValue naming the character when it holds a control character or half a surrogate pair."""
+    """The text itself; BadValue naming the place of a control character or half a surrogate pair."""
     found = _REFUSED.search(text)
     if found:
         raise BadValue(
@@ -21,9 +22,9 @@ def refuse_controls(text: str) -> str:
 
 
 def limit(text: str, most: int, name: str) -> str:
-    """The text itself when it is clean and short enough; BadValue naming the field and the limit otherwise."""
+    """The text itself when clean and short enough; BadValue or TextTooLong naming the field otherwise."""
     if len(text) > most:
-        raise BadValue(f"{name} has {len(text)} characters; at most {most} are kept")
+        raise TextTooLong(f"{name} has {len(text)} characters; at most {most} are kept")
     try:
         return refuse_controls(text)
     except BadValue as error:

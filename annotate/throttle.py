@@ -1,4 +1,4 @@
-"""Slows guessing down: a growing wait after failed sign-ins, and few password checks at once. Knows no password."""
+"""Slows guessing down: a growing wait after failed sign-ins, and few password checks at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Failures:
 
 
 class SignInThrottle:
-    """Failed sign-ins by key (a name, an address): free five times, then 1, 2, 4 … 900 seconds between tries."""
+    """Failed sign-ins by key (a name, an address): five are free, then 1, 2, 4 … 900 seconds apart."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,7 +31,7 @@ class SignInThrottle:
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
     def try_once(self, keys: Sequence[str]) -> None:
-        """Count an attempt, as failed until `forgive` is called; TooManyRequests while one of the keys must wait."""
+        """Count an attempt, as failed until `forgive`; TooManyRequests while one of the keys must wait."""
         with self._lock:
             now = self._clock()
             wait_s = max(self._wait_of(key, now) for key in keys)

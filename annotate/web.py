@@ -1,4 +1,4 @@
-"""Puts the web process together: sign-in, API, guard, pages. Knows the order of the layers and nothing else."""
+"""Puts the web process together: sign-in, API, guard, pages. Knows the order of the layers only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build_api(services: Services) -> FastAPI:
     """Everything but the pages: sign-in, API and the layers around them."""
     app = FastAPI(
         title="Heed",
-        summary="People rate what a language model says, the model learns from it, the better model answers next.",
+        summary="People rate what a language model says; the model learns from it.",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,  # served by a route of ours, to people who are signed in
@@ -41,7 +41,7 @@ def build_api(services: Services) -> FastAPI:
     app.include_router(sign_in.routes)
     for router in ROUTERS:
         app.include_router(router)
-    # The last one added is the outermost. CORS allows nobody, and keeps Gradio from adding a layer that allows anybody.
+    # The last one added is the outermost. CORS allows nobody, and so Gradio adds no layer of its own that all
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(Guard, services=services)
     app.add_middleware(Edge, settings=services.settings)
@@ -50,7 +50,7 @@ def build_api(services: Services) -> FastAPI:
 
 @asynccontextmanager
 async def _widen_threads(app: FastAPI) -> AsyncIterator[None]:
-    # Every label and page event takes a thread for a moment; answers in flight have their own (`chat_threads`).
+    # Labels and page events take a thread for a moment; answers in flight have their own (`chat_threads`).
     services: Services = app.state.services
     to_thread.current_default_thread_limiter().total_tokens = services.settings.web_threads
     yield

@@ -14,6 +14,7 @@ the same labels are the point of the comparison.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -95,6 +96,7 @@ class GuideRecipe:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         if self._model is None:
+            torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the service's share and ours
             self._model = AutoModelForCausalLM.from_pretrained(self.base_model, dtype=torch.float32)
             self._tokenizer = AutoTokenizer.from_pretrained(self.base_model)
 

@@ -7,6 +7,8 @@ idles.
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.client import HeedClient
@@ -24,15 +26,17 @@ def prepare_guides(settings: LoopSettings) -> dict[str, GuideRecipe]:
     """The guide's recipe as often as asked for. It learns from pairs, so ratings leave it out."""
     if settings.guide_variant == "none" or settings.feedback == "thumbs":
         return {}
+    # Before torch is imported: idle threads must not spin against the service, nor TRL report its start.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if Path(settings.base_model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from benchmarks.guide_recipe import OWN_LEARNING_RATE, GuideRecipe
 
-    rates = {"ours": [settings.guide_lr], "own": [OWN_LEARNING_RATE]}
-    chosen = rates.get(settings.guide_variant, [settings.guide_lr, OWN_LEARNING_RATE])
-    names = ("guide_recipe", "guide_recipe_own_lr")
-    return {
-        name: GuideRecipe(settings.base_model, rate, settings.seed)
-        for name, rate in zip(names, chosen, strict=False)
-    }
+    ours, own = {"guide_recipe": settings.guide_lr}, {"guide_recipe": OWN_LEARNING_RATE}
+    both = ours | {"guide_recipe_own_lr": OWN_LEARNING_RATE}
+    rates = {"ours": ours, "own": own, "both": both}[settings.guide_variant]
+    return {name: GuideRecipe(settings.base_model, rate, settings.seed) for name, rate in rates.items()}
 
 
 def read_fresh_pairs(admin: HeedClient, known: set[str]) -> list[dict[str, Any]]:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.service import ROOT
 from benchmarks.taste import TASTES
 from trainer.settings import TrainerSettings
 
-STARTER = ROOT / "serving" / "starter"
 DESCRIPTION = (
     "The whole loop with simulated people: they judge, the service learns, and what is live is measured."
 )
@@ -19,7 +17,10 @@ DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """One run: who labels, how much, how it is measured. `seed` fixes prompts, noise and sampling."""
+    """One run: who labels, how much, how it is measured. `seed` fixes the prompts and the draws.
+
+    The service draws its pairs and their sides by itself, so two runs with one seed agree within noise only.
+    """
 
     rounds: int
     labels: int
@@ -78,10 +79,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--base-model",
-        default=str(STARTER),
-        help="the base for the guide's recipe (default: the starter policy)",
+        default="serving/starter",
+        help="base of the guide's recipe (default: the starter policy)",
     )
-    add("--seed", type=int, default=0, help="seed of prompts, noise and sampling (default: 0)")
+    add("--seed", type=int, default=0, help="seed of the prompts and of every answer asked for (default: 0)")
     add("--url", help="use this running service instead of starting one, e.g. http://127.0.0.1:7860")
     add("--token", help="an admin's bearer token for --url")
     add("--data", type=Path, help="keep the started service's data in this folder (default: a temporary one)")

@@ -23,7 +23,10 @@ BEST_OF = 8
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What every version is held against: held-out questions, answers of the base, both ends of the scale."""
+    """What every version is held against: held-out questions, answers of the base, both ends of the scale.
+
+    The entropy of `best_of_8` is that of the answers chosen, so it lies below the entropy of any policy.
+    """
 
     questions: list[Question]
     opponents: list[Reading]

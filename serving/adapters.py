@@ -1,7 +1,8 @@
-"""Adapter folders: refuses what PEFT would swallow, and publishes what a round made. Knows no version's state.
+"""Adapter folders: refuses what PEFT would swallow, publishes what a round made. Knows nothing of "live".
 
-PEFT loads an adapter with missing, extra or non-finite tensors without a word, and one whose config says "pissa"
-rewrites the base under every version already served. So nothing reaches PEFT that has not passed here.
+PEFT loads an adapter with missing, extra or non-finite tensors without a word, and one whose config says
+"pissa" rewrites the base under every version already served. So nothing reaches PEFT that has not passed
+here.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ MANIFEST = "MANIFEST.json"
 FILES = frozenset({WEIGHTS, CONFIG, "README.md", MANIFEST})
 MAX_HEADER_BYTES = 1 << 20
 MAX_RANK = 1024
+FLAGS = ("fan_in_fan_out", "use_rslora")
 # Keys of the config that may differ between rounds; each is checked below or changes nothing at inference.
 _FREE_KEYS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
-_CHECKED_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "fan_in_fan_out", "use_rslora"}
+_CHECKED_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", *FLAGS}
 
 
 class BadAdapter(HeedError):
@@ -44,7 +46,7 @@ class BadAdapter(HeedError):
 
 @dataclass(frozen=True, slots=True)
 class AdapterBase:
-    """What an adapter must fit: inputs and outputs of each layer that can be wrapped, and the base's fingerprint."""
+    """What an adapter must fit: (inputs, outputs) of each layer it may wrap, and the base's fingerprint."""
 
     layers: dict[str, tuple[int, int]]
     fingerprint: str
@@ -120,7 +122,7 @@ def _check_manifest(folder: Path, fingerprint: str) -> None:
     for name, facts in listed.items():
         size = (folder / name).stat().st_size
         if facts.get("bytes", size) != size:
-            raise BadAdapter(f"adapter {folder.name}: {name} has {size} bytes, the manifest says {facts['bytes']}")
+            raise BadAdapter(f"adapter {folder.name}: {name} has {size} bytes, not {facts['bytes']}")
         if facts.get("sha256") != _hash(folder / name):
             raise BadAdapter(f"adapter {folder.name}: the sha256 of {name} differs from the manifest's")
     trained_over = (manifest.get("base") or {}).get("fingerprint")
@@ -153,14 +155,14 @@ def _find_config_problems(config: dict[str, Any]) -> Iterator[str]:
         yield f"task_type {config['task_type']!r} is not 'CAUSAL_LM'"
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         yield f"r {rank!r} is not a rank of 1..{MAX_RANK}"
-    if type(alpha) not in (int, float) or not math.isfinite(alpha) or alpha <= 0:
+    if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         yield f"lora_alpha {alpha!r} is not a positive number"
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         yield f"lora_dropout {dropout!r} is outside 0..1"
     # A string would be taken as a regular expression and match what nobody meant.
-    if not isinstance(targets, list) or not targets or not all(isinstance(name, str) and name for name in targets):
+    if not targets or not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
         yield f"target_modules {targets!r} is not a list of layer names"
-    for key in ("fan_in_fan_out", "use_rslora"):
+    for key in FLAGS:
         if not isinstance(config.get(key, False), bool):
             yield f"{key} {config[key]!r} is neither true nor false"
 
@@ -184,7 +186,7 @@ def _check_tensors(path: Path, expected: dict[str, tuple[int, int]]) -> None:
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
     if header_bytes > MAX_HEADER_BYTES:
-        raise BadAdapter(f"adapter {name}: a safetensors header of {header_bytes} bytes is over {MAX_HEADER_BYTES}")
+        raise BadAdapter(f"adapter {name}: a header of {header_bytes} bytes is over {MAX_HEADER_BYTES}")
     try:
         with safe_open(path, framework="pt") as tensors:
             found = set(tensors.keys())
@@ -198,9 +200,9 @@ def _check_tensors(path: Path, expected: dict[str, tuple[int, int]]) -> None:
 
 def _check_tensor(name: str, key: str, tensor: torch.Tensor, shape: tuple[int, int]) -> None:
     if tuple(tensor.shape) != shape:
-        raise BadAdapter(f"adapter {name}: {key} has shape {tuple(tensor.shape)}, the base and config need {shape}")
+        raise BadAdapter(f"adapter {name}: {key} has shape {tuple(tensor.shape)}, not {shape}")
     if not tensor.is_floating_point() or tensor.element_size() < 2:
-        raise BadAdapter(f"adapter {name}: {key} has dtype {tensor.dtype}, which is not float32, float16 or bfloat16")
+        raise BadAdapter(f"adapter {name}: {key} has dtype {tensor.dtype}, not a float of 16 or more bits")
     if not tensor.isfinite().all():
         raise BadAdapter(f"adapter {name}: {key} holds values that are not finite")
 

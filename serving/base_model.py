@@ -1,7 +1,8 @@
 """Loads the frozen base model and its tokenizer; knows nothing of adapters and versions.
 
-Any causal language model of the Hugging Face layout, from a folder or from the hub. Training must see the same
-weights and the same tokens, so precision, chat template and fingerprint are decided by functions both rooms share.
+Any causal language model of the Hugging Face layout, from a folder or from the hub. Training must see the
+same weights and the same tokens, so precision, chat template and fingerprint come from functions in the store
+that both rooms share.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from serving.settings import BaseSettings
 from store.chat_templates import CHAT_TEMPLATES, read_chat_template
 from store.errors import BadValue
 from store.fingerprint import base_fingerprint, resolve_precision
@@ -24,25 +27,7 @@ logger = logging.getLogger(__name__)
 # How the built-in templates and the common models end a turn: such a token ends an answer as eos does.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
 
-
-@dataclass(frozen=True, slots=True)
-class BaseSettings:
-    """The model under every version. `threads` 0 leaves torch's own choice; with a round running beside, give serving
-    its share of the cores only (two spinning OpenMP pools on the same cores slow each other down by 10x)."""
-
-    model: str
-    chat_template: str | None = None
-    quantization: Literal["none", "nf4", "auto"] = "auto"
-    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        if self.quantization not in ("none", "nf4", "auto"):
-            raise BadValue(f"quantization {self.quantization!r} is not one of none, nf4, auto")
-        if self.dtype not in ("float32", "bfloat16", "auto"):
-            raise BadValue(f"dtype {self.dtype!r} is not one of float32, bfloat16, auto")
-        if self.threads < 0:
-            raise BadValue(f"threads {self.threads} must be 0 (torch's choice) or more")
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +60,7 @@ def load_base(settings: BaseSettings) -> BaseModel:
     model.requires_grad_(False)
     _refuse_recurrent(model)
     fingerprint = base_fingerprint(folder, template, quantization, dtype)
-    logger.info("base %s: quantization %s, dtype %s, fingerprint %.12s", folder, quantization, dtype, fingerprint)
+    logger.info("base %s: %s, %s, fingerprint %.12s", folder, quantization, dtype, fingerprint)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -88,11 +73,11 @@ def load_base(settings: BaseSettings) -> BaseModel:
 
 
 def find_model_folder(model: str) -> Path:
-    """A local folder as it is; a hub name becomes its snapshot folder, downloaded when it is not there yet."""
+    """A local folder as it is; a hub name becomes its snapshot folder, downloaded when it is not there."""
     if Path(model).is_dir():
         return Path(model)
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
+        return Path(snapshot_download(model, allow_patterns=MODEL_FILES))
     except (OSError, ValueError) as error:
         raise BadValue(f"model {model!r} is neither a folder nor a model the hub gave us: {error}") from error
 
@@ -110,11 +95,11 @@ def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
 def keep_weights_unpacked(model: torch.nn.Module) -> None:
     """Stop bitsandbytes from repacking 4-bit weights in place on AVX512-BF16 CPUs.
 
-    The packed form answers differently from the one training saw (mean KL 2e-6 against 0), and the first forward pass
-    would change tensors that every version shares.
+    The packed form answers differently from the one training saw (mean KL 2e-6 against 0), and the first
+    forward pass would change tensors that every version shares.
     """
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
+        if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
 
@@ -124,7 +109,7 @@ def _load_tokenizer(folder: Path, template: str | None) -> Any:
         tokenizer.chat_template = template
     if tokenizer.chat_template is None:
         names = ", ".join(CHAT_TEMPLATES)
-        raise BadValue(f"model {folder.name!r} has no chat template; choose one with --chat-template: {names} or a file")
+        raise BadValue(f"model {folder.name!r} has no chat template; give --chat-template {names} or a file")
     return tokenizer
 
 
@@ -132,7 +117,8 @@ def _refuse_recurrent(model: Any) -> None:
     kinds = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
     strange = sorted(kind for kind in kinds if not kind.endswith("_attention") or kind.startswith("linear"))
     if strange:
-        raise BadValue(f"layers of kind {', '.join(strange)} keep a state that cannot be batched here; use attention-only models")
+        kinds_text = ", ".join(strange)
+        raise BadValue(f"layers of kind {kinds_text} cannot be batched here; choose an attention-only model")
 
 
 def _find_end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,8 +1,8 @@
-"""Rows that decode together: one padded cache, one forward pass, one token for each. Knows no thread and no text.
+"""Rows that decode together: one padded cache, one forward pass, one token each. Knows no thread and no text.
 
-All rows end at the same column, so their next tokens go into one column and what a row lacks lies to its left, hidden
-by the mask. New rows are prefilled together and laid beside the running ones between two steps; finished rows leave
-at once, and with them the padding that only they needed.
+All rows end at the same column, so their next tokens go into one column and what a row lacks lies to its
+left, hidden by the mask. New rows are prefilled together and laid beside the running ones between two steps;
+finished rows leave at once, and with them the padding that only they needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Request:
     `updates` carries tuples of new token ids, and at the end None or the error that ended it.
     """
 
-    def __init__(self, prompt_ids: Sequence[int], sampling: Sampling, max_tokens: int, background: bool = False) -> None:
+    def __init__(
+        self, prompt_ids: Sequence[int], sampling: Sampling, max_tokens: int, background: bool = False
+    ) -> None:
         self.prompt_ids = tuple(prompt_ids)
         self.sampling = sampling
         self.max_tokens = max_tokens
@@ -80,8 +82,8 @@ class Request:
             self.updates.put(self.error)
 
 
-class RoomyLayer(DynamicLayer):
-    """A cache layer with free columns at its end: a step writes one column instead of copying all before it."""
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """A cache layer with free columns at its end: a step writes one column and copies none."""
 
     def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
         super().__init__()
@@ -90,7 +92,9 @@ class RoomyLayer(DynamicLayer):
         self.is_initialized = True
         self._show(length)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         start, end = self._length, self._length + key_states.shape[2]
         self._all_keys[:, :, start:end] = key_states
         self._all_values[:, :, start:end] = value_states
@@ -131,7 +135,7 @@ class DecodeBatch:
         """Prefill the newcomers together, draw their first tokens, and lay them beside the running rows."""
         width = max(len(request.prompt_ids) for request in newcomers)
         padding = [width - len(request.prompt_ids) for request in newcomers]
-        ids = self._tensor([[0] * pad + list(r.prompt_ids) for pad, r in zip(padding, newcomers, strict=True)])
+        ids = self._tensor([[0] * pad + [*r.prompt_ids] for pad, r in zip(padding, newcomers, strict=True)])
         mask = self._tensor([[0] * pad + [1] * (width - pad) for pad in padding])
         positions = (mask.cumsum(-1) - 1).clamp_min(0)
         cache = DynamicCache()
@@ -164,9 +168,11 @@ class DecodeBatch:
         return torch.tensor(rows, device=self._model.device)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        inputs = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "logits_to_keep": 1}
-        known = {name: value for name, value in inputs.items() if name in self._accepted}
-        logits: Tensor = self._model(input_ids=ids, use_cache=True, **known).logits
+        optional = {"position_ids": positions, "logits_to_keep": 1}
+        known = {name: value for name, value in optional.items() if name in self._accepted}
+        logits: Tensor = self._model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **known
+        ).logits
         return logits[:, -1].float()  # (rows, vocabulary)
 
     def _draw(self, requests: Sequence[Request], logits: Tensor) -> None:
@@ -188,38 +194,36 @@ class DecodeBatch:
             self.clear()
             return
         length = max(request.num_cached for request in requests)
-        layers = [
+        rows = [part.rows for part in parts]
+        cache = DynamicCache()
+        cache.layers = [
             RoomyLayer(
-                stack_rows([(layer.keys, part.rows) for layer, part in zip(same, parts, strict=True)], length),
-                stack_rows([(layer.values, part.rows) for layer, part in zip(same, parts, strict=True)], length),
+                stack_rows([layer.keys for layer in same], rows, length),
+                stack_rows([layer.values for layer in same], rows, length),
                 length,
             )
             for same in zip(*(part.cache.layers for part in parts), strict=True)
         ]
-        cache = DynamicCache()
-        cache.layers = layers
         lengths = torch.tensor([[request.num_cached] for request in requests], device=self._model.device)
         columns = torch.arange(length + ROOM, device=self._model.device)
         self._mask = (columns >= length - lengths).long()  # (rows, columns)
         self.requests, self._cache, self._length = requests, cache, length
 
 
-def stack_rows(parts: Sequence[tuple[Tensor, list[int]]], length: int) -> Tensor:
+def stack_rows(caches: Sequence[Tensor], rows: Sequence[list[int]], length: int) -> Tensor:
     """The chosen rows of several caches in one, right-aligned at column `length`, with free room after it."""
-    _, heads, _, size = parts[0][0].shape
-    num_rows = sum(len(rows) for _, rows in parts)
-    stacked = parts[0][0].new_zeros((num_rows, heads, length + ROOM, size))
+    _, heads, _, size = caches[0].shape
+    stacked = caches[0].new_zeros((sum(map(len, rows)), heads, length + ROOM, size))
     start = 0
-    for cached, rows in parts:
-        kept = cached[:, :, -length:]
-        chosen = kept if rows == list(range(len(kept))) else kept[rows]
-        stacked[start : start + len(rows), :, length - kept.shape[2] : length] = chosen
-        start += len(rows)
+    for cached, chosen in zip(caches, rows, strict=True):
+        kept = cached[chosen, :, -length:]
+        stacked[start : start + len(chosen), :, length - kept.shape[2] : length] = kept
+        start += len(chosen)
     return stacked
 
 
 def pick_tokens(logits: Tensor, requests: Sequence[Request]) -> Tensor:
-    """One token a row: the likeliest at temperature 0, else the inverse CDF at the row's own random number."""
+    """One token a row: the likeliest at temperature 0, else the inverse CDF at the row's own draw."""
     likeliest = logits.argmax(-1)
     wanted = [request.sampling for request in requests]
     if all(sampling.temperature == 0 for sampling in wanted):
@@ -227,18 +231,20 @@ def pick_tokens(logits: Tensor, requests: Sequence[Request]) -> Tensor:
     temperatures = logits.new_tensor([[sampling.temperature or 1.0] for sampling in wanted])
     probabilities = (logits / temperatures).softmax(-1)
     if any(sampling.top_p < 1 for sampling in wanted):
-        probabilities = keep_nucleus(probabilities, logits.new_tensor([[sampling.top_p] for sampling in wanted]))
+        top_p = logits.new_tensor([[sampling.top_p] for sampling in wanted])
+        probabilities = keep_nucleus(probabilities, top_p)
     # float64: over 100,000 tokens the rounding of a float32 sum is larger than many of its terms.
     cumulative = probabilities.double().cumsum(-1)
     points = cumulative.new_tensor([[r.draw() if r.sampling.temperature else 0.0] for r in requests])
-    drawn = torch.searchsorted(cumulative, points * cumulative[:, -1:], right=True)[:, 0].clamp_max(logits.shape[1] - 1)
+    drawn = torch.searchsorted(cumulative, points * cumulative[:, -1:], right=True)[:, 0]
+    drawn = drawn.clamp_max(logits.shape[1] - 1)
     is_greedy = torch.tensor([sampling.temperature == 0 for sampling in wanted], device=logits.device)
     return torch.where(is_greedy, likeliest, drawn)
 
 
 def keep_nucleus(probabilities: Tensor, top_p: Tensor) -> Tensor:
-    """Zero all but the smallest set of tokens that holds `top_p` of a row. Vocabulary order stays, so that two nearly
-    equal tokens trading ranks cannot change a draw."""
+    """Zero all but the smallest set of tokens that holds `top_p` of a row. Vocabulary order stays, so that
+    two nearly equal tokens trading ranks cannot change a draw."""
     ranked, order = probabilities.sort(-1, descending=True)
     is_outside = (ranked.cumsum(-1) - ranked >= top_p) & (top_p < 1)
     return probabilities.masked_fill(is_outside.scatter(-1, order, is_outside), 0.0)

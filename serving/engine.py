@@ -10,10 +10,13 @@ from store.records import Chunk, Message, Sampling
 
 
 class Engine(Protocol):
-    """Answers as any loaded version; versions never mix within an answer."""
+    """Answers as any loaded version; two versions never mix within an answer."""
 
     def load(self, version: str, adapter: Path | None) -> None:
-        """Put a version beside the ones already there; `adapter` None is the base itself. BadAdapter, StateConflict."""
+        """Put a version beside the ones already there; `adapter` None is the base itself.
+
+        Raises BadAdapter, or StateConflict when it is loaded already.
+        """
 
     def generate(
         self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
@@ -24,7 +27,7 @@ class Engine(Protocol):
         """
 
     def unload(self, version: str) -> None:
-        """Refuse new requests for a version, wait until nothing of it is in flight, free its memory. NotFound."""
+        """Take no new requests for a version, wait until nothing of it is in flight, free it. NotFound."""
 
     def versions(self) -> list[str]:
         """What is loaded, in order of loading."""

@@ -1,7 +1,7 @@
-"""The engine inside this process: one module tree a version over the same base tensors, each with its own scheduler.
+"""The engine in this process: for each version a module tree over the same base tensors, and a scheduler.
 
-No adapter is ever switched or merged: loading builds a new tree whose base parameters are the very tensors of the
-others, so versions answer side by side and a swap pauses nobody. Knows no database and no "live".
+No adapter is ever switched or merged: loading builds a new tree whose base parameters are the very tensors of
+the others, so versions answer side by side and a swap pauses nobody. Knows no database and no "live".
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from jinja2 import TemplateError
 from peft import PeftModel
 
-from serving.adapters import AdapterBase, check_adapter
-from serving.base_model import BaseModel, BaseSettings, load_base
+from serving.adapters import AdapterBase, BadAdapter, check_adapter
+from serving.base_model import BaseModel, load_base
 from serving.batching import DecodeBatch, Request
 from serving.scheduler import BatchSettings, Scheduler
-from serving.streaming import AnswerStream, TextStream
+from serving.settings import BaseSettings
+from serving.streaming import HALF_CHARACTER, AnswerStream, TextStream
 from store.errors import BadValue, NotFound, StateConflict
 from store.records import Chunk, Message, Sampling
 
@@ -42,10 +43,11 @@ class InProcessEngine:
         self._schedulers: dict[str, Scheduler] = {}
         self._lock = threading.Lock()  # guards _schedulers
         self._loading = threading.Lock()
-        self._tokenizing = threading.Lock()  # Rust tokenizers refuse to be borrowed twice while they change settings
+        # A Rust tokenizer refuses to be used while another thread changes its padding or truncation.
+        self._tokenizing = threading.Lock()
 
     def load(self, version: str, adapter: Path | None) -> None:
-        """Check an adapter and put its version beside the others. BadAdapter, StateConflict when it is there."""
+        """Check an adapter and put its version beside the others; see `Engine`."""
         with self._loading:
             if version in self.versions():
                 raise StateConflict(f"policy {version} is loaded already")
@@ -67,8 +69,8 @@ class InProcessEngine:
         room = self.base.context_length - len(prompt_ids)
         if room < 1:
             raise BadValue(
-                f"the prompt has {len(prompt_ids)} tokens; the model's context holds {self.base.context_length}"
-                " with the answer; shorten the prompt"
+                f"the prompt has {len(prompt_ids)} tokens and the model's context holds"
+                f" {self.base.context_length}, answer included; shorten the prompt"
             )
         request = Request(prompt_ids, sampling, min(sampling.max_tokens, room), background)
         scheduler.submit(request)
@@ -106,14 +108,15 @@ class InProcessEngine:
     def _find(self, version: str) -> Scheduler:
         with self._lock:
             if version not in self._schedulers:
-                raise NotFound(f"policy {version!r} is not loaded; loaded: {', '.join(self._schedulers) or 'none'}")
+                loaded = ", ".join(self._schedulers) or "none"
+                raise NotFound(f"policy {version!r} is not loaded; loaded: {loaded}")
             return self._schedulers[version]
 
     def _tokenize(self, messages: Sequence[Message]) -> list[int]:
         tokenizer = self.base.tokenizer
         with self._tokenizing:
             try:
-                text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+                text = tokenizer.apply_chat_template([*messages], add_generation_prompt=True, tokenize=False)
             except TemplateError as error:
                 raise BadValue(f"the model's chat template cannot write these messages: {error}") from error
             ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -124,18 +127,21 @@ class InProcessEngine:
             text: str = self.base.tokenizer.decode(
                 token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
-        return text
+        return text.replace("\0", HALF_CHARACTER)  # the one character that no store can keep
 
 
 def share_base(base: Any) -> Any:
     """A new module tree over the same tensors: layers can be wrapped in it without the base noticing."""
-    shared = list(chain(base.parameters(), base.buffers()))
-    # A 4-bit layer also holds its scales outside of parameters and buffers.
-    shared += [module.quant_state for module in base.modules() if getattr(module, "quant_state", None) is not None]
+    # A 4-bit layer also holds its scales, outside of parameters and buffers.
+    scales = (getattr(module, "quant_state", None) for module in base.modules())
+    shared = [thing for thing in chain(base.parameters(), base.buffers(), scales) if thing is not None]
     return copy.deepcopy(base, memo={id(thing): thing for thing in shared})
 
 
 def put_adapter(tree: Any, adapter: Path) -> Any:
     """Lay a checked adapter over a tree and return the model to call."""
-    wrapped = PeftModel.from_pretrained(tree, str(adapter), is_trainable=False, local_files_only=True)
+    try:
+        wrapped = PeftModel.from_pretrained(tree, str(adapter), is_trainable=False, local_files_only=True)
+    except Exception as error:  # whatever the library raises, the caller learns which adapter it was
+        raise BadAdapter(f"adapter {adapter.name} cannot be loaded: {error}") from error
     return wrapped.eval().requires_grad_(False).get_base_model()

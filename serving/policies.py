@@ -1,7 +1,7 @@
 """Which version is live: a pointer above the engine, flipped once the store has the row. Knows no tensors.
 
-A request holds the version it began with, so a swap or an unload never reaches into an answer. The files of a version
-lie in `adapters_dir/<version>`; its row in the store says whose weights they must be.
+A request holds the version it began with, so a swap or an unload never reaches into an answer. The files of a
+version lie in `adapters_dir/<version>`; its row in the store says whose weights they must be.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from serving.adapters import BadAdapter, sweep_unfinished, weights_sha256
 from serving.engine import Engine
+from serving.streaming import HeldStream
 from store.database import Store
 from store.errors import HeedError, NotFound, StateConflict
 from store.policies import live_version, promote, read_policies, read_promotions
@@ -31,7 +33,8 @@ PROOF_SAMPLING = Sampling(temperature=0.0, max_tokens=8)
 class PolicyBoard:
     """Loads, promotes and rolls back versions, and samples from them by name ("live", "base", "v3").
 
-    Besides the base, `keep_loaded` versions stay in memory: live, the one before it, and the last ones asked for.
+    Besides the base, `keep_loaded` versions stay in memory: live, the one before it, and the last ones asked
+    for.
     """
 
     def __init__(self, store: Store, engine: Engine, adapters_dir: Path, keep_loaded: int = 3) -> None:
@@ -61,15 +64,18 @@ class PolicyBoard:
         return self._degraded
 
     def start(self) -> None:
-        """Serve what the store says is live; when it cannot be served, the newest earlier version that can."""
+        """Serve what the store says is live, or the newest earlier version that can be served."""
         for orphan in sweep_unfinished(self._adapters_dir):
             logger.warning("removed the unfinished adapter folder %s", orphan)
         recorded = live_version(self._store)
         problems: list[str] = []
-        for version in dict.fromkeys((recorded, *find_earlier_versions(read_promotions(self._store)), BASE_VERSION)):
+        earlier = find_earlier_versions(read_promotions(self._store))
+        for version in dict.fromkeys((recorded, *earlier)):
             try:
-                self._load_and_prove(version)
+                with self._held(version):
+                    prove(self._engine, version)
             except HeedError as error:
+                self._drop(version)
                 logger.error("policy %s cannot be served: %s", version, error)
                 problems.append(f"{version}: {error}")
             else:
@@ -85,7 +91,7 @@ class PolicyBoard:
         return self._flip(version, actor, reason, "promote")
 
     def roll_back(self, actor: str, version: str | None = None, reason: str = "") -> Promotion:
-        """Return to a version, or to the one that was live before this one; "v0" always works. Raises as `promote`."""
+        """Return to a version, or to the one live before this one; "v0" always works. Raises as `promote`."""
         if version is None:
             version = find_earlier_versions(read_promotions(self._store))[0]
         return self._flip(version, actor, reason or f"rolled back by {actor}", "rollback")
@@ -108,6 +114,16 @@ class PolicyBoard:
             raise
         return HeldStream(chunks, partial(self._release, version))
 
+    def loaded_versions(self) -> list[str]:
+        """What is in memory, the least recently used first."""
+        with self._lock:
+            return list(self._loaded)
+
+    def is_ready(self) -> bool:
+        """Whether the live version can answer now."""
+        with self._lock:
+            return self._live in self._loaded
+
     def adapter_of(self, version: str) -> Path | None:
         """The folder of a version's files; None for the base."""
         return None if version == BASE_VERSION else self._adapters_dir / version
@@ -116,17 +132,25 @@ class PolicyBoard:
         expected = self.live  # read before the slow part: of two racing flips the second finds it changed
         if version == expected:
             raise StateConflict(f"policy {version} is live already")
-        self._load_and_prove(version)
         try:
-            with self._flipping:
-                flipped = promote(self._store, version, actor, kind=kind, reason=reason, expected_live=expected)
-                with self._lock:
-                    self._previous, self._live, self._degraded = expected, version, None
+            with self._held(version):
+                prove(self._engine, version)
+                flipped = self._record(version, expected, actor, reason, kind)
         except HeedError:
-            self._trim_soon()
+            self._drop(version)
             raise
         logger.info("policy %s is live instead of %s (%s by %s: %s)", version, expected, kind, actor, reason)
         self._trim_soon()
+        return flipped
+
+    def _record(
+        self, version: str, expected: str, actor: str, reason: str, kind: Literal["promote", "rollback"]
+    ) -> Promotion:
+        """The row first, then the pointer: a kill between the two loses nothing."""
+        with self._flipping:
+            flipped = promote(self._store, version, actor, kind=kind, reason=reason, expected_live=expected)
+            with self._lock:
+                self._previous, self._live, self._degraded = expected, version, None
         return flipped
 
     def _begin_with(self, version: str, recorded: str, problems: Sequence[str]) -> None:
@@ -141,19 +165,13 @@ class PolicyBoard:
         with self._lock:
             self._live, self._previous = version, earlier[0]
 
-    def _load_and_prove(self, version: str) -> None:
-        """Have a version in memory that answers; what fails the proof is unloaded again."""
-        self._require_retained(version)
-        with self._lock:
-            self._uses[version] += 1
+    @contextmanager
+    def _held(self, version: str) -> Iterator[None]:
+        self._hold(version)
         try:
-            self._load(version)
-            prove(self._engine, version)
-        except HeedError:
+            yield
+        finally:
             self._release(version)
-            self._drop(version)
-            raise
-        self._release(version)
 
     def _require_retained(self, version: str) -> Policy:
         known = {policy.version: policy for policy in read_policies(self._store)}
@@ -161,7 +179,7 @@ class PolicyBoard:
             raise NotFound(f"policy {version!r} is unknown; known: live, base, {', '.join(known)}")
         folder = self.adapter_of(version)
         if folder is not None and not folder.is_dir():
-            raise StateConflict(f"policy {version} is not retained: its files are gone from {folder.parent.name}/")
+            raise StateConflict(f"policy {version} is not retained: {folder.parent.name}/ no longer holds it")
         return known[version]
 
     def _hold(self, name: str) -> str:
@@ -194,7 +212,7 @@ class PolicyBoard:
             policy = self._require_retained(version)
             folder = self.adapter_of(version)
             if folder is not None and weights_sha256(folder) != policy.weights_sha256:
-                raise BadAdapter(f"policy {version}: the sha256 of its weights differs from the one registered")
+                raise BadAdapter(f"policy {version}: its weights are not those registered (sha256)")
             self._engine.load(version, folder)
             with self._lock:
                 self._loaded[version] = None
@@ -203,7 +221,8 @@ class PolicyBoard:
         """Unload a version that failed, unless it serves somebody."""
         with self._loading:
             with self._lock:
-                if version not in self._loaded or self._uses[version] or version in (self._live, BASE_VERSION):
+                is_pinned = version in (BASE_VERSION, self._live, self._previous)
+                if is_pinned or self._uses[version] or version not in self._loaded:
                     return
                 del self._loaded[version]
             self._engine.unload(version)
@@ -216,7 +235,7 @@ class PolicyBoard:
             threading.Thread(target=self._trim, name="unload-policies", daemon=True).start()
 
     def _trim(self) -> None:
-        # Versions leave `_loaded` before the engine drops them, so whoever asks now waits for `_loading` and reloads.
+        # A version leaves `_loaded` before the engine drops it: whoever asks now waits here and reloads.
         with self._loading:
             with self._lock:
                 surplus = self._find_surplus()
@@ -232,39 +251,6 @@ class PolicyBoard:
         return [version for version in recent[room:] if not self._uses[version]]
 
 
-class HeldStream(Iterator[Chunk]):
-    """Passes chunks on and releases the version once: after the last chunk, on an error, or when closed or dropped."""
-
-    def __init__(self, chunks: Iterator[Chunk], release: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._release: Callable[[], None] | None = release
-
-    def __next__(self) -> Chunk:
-        try:
-            chunk = next(self._chunks)
-        except BaseException:
-            self._let_go()
-            raise
-        if chunk.finish_reason is not None:
-            self._let_go()
-        return chunk
-
-    def close(self) -> None:
-        """Cancel the request. What was written so far can still be read: a last chunk, `cancelled`, follows."""
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
-        self._let_go()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _let_go(self) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            release()
-
-
 def prove(engine: Engine, version: str) -> None:
     """Raise BadAdapter unless the version writes a finite answer to a fixed prompt."""
     chunks = list(engine.generate(version, PROOF, PROOF_SAMPLING))
@@ -272,11 +258,12 @@ def prove(engine: Engine, version: str) -> None:
     if last is None or last.finish_reason not in ("stop", "length") or not math.isfinite(last.logprob_sum):
         raise BadAdapter(f"policy {version} did not finish an answer to the proof prompt")
     if any(chunk.version != version for chunk in chunks):
-        raise BadAdapter(f"policy {version} was answered for by {sorted({chunk.version for chunk in chunks})}")
+        raise BadAdapter(f"policy {version} was answered for by another version")
 
 
 def find_earlier_versions(promotions: Sequence[Promotion]) -> list[str]:
-    """Versions that were live before the present one, newest first and the base last; `promotions` newest first.
+    """Versions that were live before the present one, newest first and the base last; `promotions` newest
+    first.
 
     What was rolled back from is not among them: two rollbacks in a row go two versions back.
     """
@@ -284,6 +271,9 @@ def find_earlier_versions(promotions: Sequence[Promotion]) -> list[str]:
     for promotion in reversed(promotions):
         if promotion.kind == "rollback" and promotion.version in trail:
             del trail[trail.index(promotion.version) + 1 :]
-        else:
-            trail.append(promotion.version)
-    return [*dict.fromkeys(version for version in reversed(trail[1:-1]) if version != trail[-1]), BASE_VERSION]
+            continue
+        if promotion.kind == "rollback" and len(trail) > 1:
+            trail.pop()
+        trail.append(promotion.version)
+    before = reversed(trail[1:-1])
+    return [*dict.fromkeys(version for version in before if version != trail[-1]), BASE_VERSION]

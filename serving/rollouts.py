@@ -1,7 +1,7 @@
-"""Samples completions ahead of time, so that no annotator waits: keeps enough open tasks from the live policy.
+"""Samples completions ahead of time, so that no annotator waits: keeps enough open tasks of the live policy.
 
-One thread submits many background requests and reads them in turn; the engine batches them. Knows no engine: it is
-handed `sample`.
+One thread submits many background requests and reads them in turn; the engine batches them. Knows no engine:
+it is handed `sample`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ class Sample(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RolloutSettings:
-    """How many open tasks to keep and how their completions are drawn. `similarity` is the ratio of equal text from
-    which two completions of a pair count as the same; `wanted` is the number of judgements a task asks for."""
+    """How many open tasks to keep and how their completions are drawn.
+
+    From a share of equal text of `similarity` on, two completions count as the same; `in_flight` tasks are
+    written at a time; `wanted` is the number of judgements a task asks for.
+    """
 
     ready_pairs: int = 32
     ready_singles: int = 8
@@ -56,10 +59,9 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         Sampling(self.temperature, self.top_p, self.max_tokens)  # refuses what cannot be sampled with
-        if min(self.ready_pairs, self.ready_singles) < 0:
-            raise ValueError(f"ready_pairs {self.ready_pairs} and ready_singles {self.ready_singles} must not be negative")
-        if min(self.in_flight, self.max_tries, self.wanted) < 1:
-            raise ValueError("in_flight, max_tries and wanted must be at least 1")
+        for name, least in (("ready_pairs", 0), ("ready_singles", 0), ("in_flight", 1), ("max_tries", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
         if not 0.0 < self.similarity <= 1.0:
             raise ValueError(f"similarity {self.similarity} is outside (0, 1]")
 
@@ -193,9 +195,10 @@ class RolloutFiller:
 
     def _submit(self, draft: Draft) -> None:
         assert self._version is not None
+        settings = self._settings
         for _ in range(draft.num_missing):
-            settings = self._settings
-            sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, seed=next(self._seeds))
+            seed = next(self._seeds)
+            sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, seed)
             chunks = self._sample(self._version, draft.prompt.messages, sampling, background=True)
             draft.pending.append((sampling, chunks))
         draft.num_tries += 1
@@ -207,7 +210,7 @@ class RolloutFiller:
             del draft.pending[0]
             if not completion.text.strip():
                 self.counts.empty += 1
-            elif any(is_similar(completion.text, kept.text, self._settings.similarity) for kept in draft.kept):
+            elif any(is_similar(completion, kept, self._settings.similarity) for kept in draft.kept):
                 self.counts.similar += 1
             else:
                 draft.kept.append(completion)
@@ -256,9 +259,9 @@ def read_completion(prompt: Prompt, sampling: Sampling, chunks: Iterator[Chunk])
     )
 
 
-def is_similar(first: str, second: str, ratio: float) -> bool:
+def is_similar(first: Completion, second: Completion, ratio: float) -> bool:
     """Whether two texts are so alike that judging between them teaches nothing."""
-    matcher = SequenceMatcher(None, first.lower(), second.lower(), autojunk=False)
+    matcher = SequenceMatcher(None, first.text.lower(), second.text.lower(), autojunk=False)
     return matcher.quick_ratio() >= ratio and matcher.ratio() >= ratio
 
 

@@ -1,6 +1,7 @@
-"""Continuous batching of one version in a thread of its own: who gets a slot, when tokens are handed out, how it ends.
+"""Continuous batching of one version in its own thread: who gets a slot and when tokens are handed out.
 
-Knows no tokenizer and no adapter. An error reaches every caller it hits, and the thread lives on for the next ones.
+Knows no tokenizer and no adapter. An error reaches every caller it hits, and the thread lives on for the
+next.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 class BatchSettings:
     """Slots decode together; background work (rollouts) may hold at most `background_slots` of them.
 
-    `max_waiting` bounds each queue, `prefill_tokens` how much prompt may hold up the running rows at once, and
-    `stream_s` is the shortest time between two chunks of an answer.
+    `max_waiting` bounds each queue, `prefill_tokens` how much prompt may hold up the running rows at once,
+    and `stream_s` is the shortest time between two chunks of an answer.
     """
 
     slots: int = 16
@@ -50,7 +51,7 @@ class Scheduler:
         self._people: deque[Request] = deque()
         self._background: deque[Request] = deque()
         self._in_flight: list[Request] = []
-        self._is_closing = False
+        self.is_closing = False
         self._published_at = 0.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"decode-{version}", daemon=True)
@@ -60,10 +61,10 @@ class Scheduler:
         """Queue a request. Busy when the queue is full, StateConflict when the version is leaving."""
         queue = self._background if request.background else self._people
         with self._changed:
-            if self._is_closing:
+            if self.is_closing:
                 raise StateConflict(f"policy {self._version} is being unloaded and takes no new requests")
             if len(queue) >= self._settings.max_waiting:
-                raise Busy(f"{len(queue)} requests wait for policy {self._version} already; try again shortly")
+                raise Busy(f"{len(queue)} requests wait for policy {self._version}; try again shortly")
             queue.append(request)
             self._changed.notify()
 
@@ -75,7 +76,7 @@ class Scheduler:
     def close(self, cancel: bool = False) -> None:
         """Take nothing new, wait until everything taken is answered (or `cancel` it), and end the thread."""
         with self._changed:
-            self._is_closing = True
+            self.is_closing = True
             for request in (*self._people, *self._background, *self._in_flight) if cancel else ():
                 request.is_cancelled = True
             self._changed.notify()
@@ -86,14 +87,14 @@ class Scheduler:
             try:
                 self._turn()
             except Exception as error:
-                logger.exception("policy %s: decoding failed with %d in flight", self._version, len(self._in_flight))
+                logger.exception("policy %s failed with %d in flight", self._version, len(self._in_flight))
                 self._fail(error)
 
     def _wait_for_work(self) -> bool:
         """Block until there is something to do; False when closing and done."""
         with self._changed:
             while not (self._people or self._background or self._in_flight):
-                if self._is_closing:
+                if self.is_closing:
                     return False
                 self._changed.wait()
         return True
@@ -144,13 +145,14 @@ class Scheduler:
 
     def _refuse_nonsense(self) -> None:
         """A model that yields NaN must not look as if it had answered."""
+        says = f"policy {self._version} computed probabilities that are not numbers"
         for request in self._in_flight:
             if not math.isfinite(request.logprob_sum):
-                request.error = HeedError(f"policy {self._version} computed probabilities that are not numbers")
+                request.error = HeedError(says)
         self._batch.drop_finished()
 
     def _deliver(self) -> None:
-        """Wake readers: at once for a first token and an end, else every `stream_s`; background only at its end."""
+        """Wake readers: at once for a first token or an end, else every `stream_s`; background at the end."""
         now = time.monotonic()
         is_due = now - self._published_at >= self._settings.stream_s
         if is_due:
@@ -166,7 +168,7 @@ class Scheduler:
         for request in self._in_flight:
             if not request.has_finished:
                 request.error = HeedError(f"policy {self._version} failed while answering: {error}")
-                request.publish()
+            request.publish()
         self._batch.clear()
         with self._changed:
             self._in_flight = []

@@ -1,4 +1,4 @@
-"""Token ids to text as they come, and the iterator that a caller of the engine holds."""
+"""Token ids to text as they come, and the iterators that callers hold."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HALF_CHARACTER = "\ufffd"  # what a decoder shows for bytes that are no characte
 class TextStream:
     """Decodes a growing token list piece by piece; the pieces join to what decoding all of it at once gives.
 
-    A piece is decoded together with the tokens of the piece before it, because a token's text may depend on its left
-    neighbour, and is held back while it ends inside a UTF-8 character.
+    A piece is decoded together with the tokens of the piece before it, because a token's text may depend on
+    its left neighbour, and is held back while it ends inside a UTF-8 character.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -59,7 +59,7 @@ class AnswerStream(Iterator[Chunk]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the request at the next step. A reader blocked in another thread gets a last chunk, `cancelled`."""
+        """Cancel at the next step. Reading on gives what was written so far and a last chunk, `cancelled`."""
         self._request.is_cancelled = True
 
     def __del__(self) -> None:
@@ -77,3 +77,36 @@ class AnswerStream(Iterator[Chunk]):
             logprob_sum=request.logprob_sum,
             num_prompt_tokens=len(request.prompt_ids),
         )
+
+
+class HeldStream(Iterator[Chunk]):
+    """Passes chunks on and releases the version once: at the end, on an error, when closed or dropped."""
+
+    def __init__(self, chunks: Iterator[Chunk], release: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._release: Callable[[], None] | None = release
+
+    def __next__(self) -> Chunk:
+        try:
+            chunk = next(self._chunks)
+        except BaseException:
+            self._let_go()
+            raise
+        if chunk.finish_reason is not None:
+            self._let_go()
+        return chunk
+
+    def close(self) -> None:
+        """Cancel the request. Reading on gives what was written so far and a last chunk, `cancelled`."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+        self._let_go()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _let_go(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()

@@ -1,0 +1,1 @@
+"""The floor: every fact kept safe and every question about it answered. Imports nothing of ours."""

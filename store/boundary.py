@@ -25,7 +25,9 @@ def check_text(what: str, text: object, *, may_be_empty: bool = True) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadValue(f"{what} holds half of a surrogate pair at position {error.start}; it is not text") from error
+        raise BadValue(
+            f"{what} holds half of a surrogate pair at position {error.start}; it is not text"
+        ) from error
     if not text and not may_be_empty:
         raise BadValue(f"{what} is empty")
     return text
@@ -46,7 +48,7 @@ def check_one_of(what: str, value: object, allowed: Collection[object]) -> None:
 
 
 def check_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The message list as plain dicts; BadValue unless it is non-empty, well formed and ends with the user."""
+    """The message list as plain dicts; BadValue unless it is well formed and ends with the user."""
     if isinstance(messages, str) or not messages:
         raise BadValue("messages must be a list with at least one message")
     checked = tuple(_check_message(position, message) for position, message in enumerate(messages))

@@ -1,4 +1,4 @@
-"""Times: always UTC, always aware in Python, plain TIMESTAMP columns in the tables and ISO text in the journal."""
+"""Times: always UTC; aware in Python, plain TIMESTAMP columns in the tables, ISO text in the journal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from store.errors import BadValue
 
 
 def utc(now: datetime | None = None) -> datetime:
-    """`now` in UTC, or the present when it is None. A time without a zone is BadValue: it could mean two moments."""
+    """`now` in UTC, or the present when it is None; BadValue for a time without a zone."""
     if now is None:
         return datetime.now(UTC)
     if now.tzinfo is None:

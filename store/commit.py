@@ -1,7 +1,7 @@
 """How a group of commands becomes durable: decide, journal, commit, and only then answer.
 
-The journal line is the fact. When the tables fail after it was written they are reopened and caught up from the
-journal; when the journal fails nothing has happened and everybody in the group is told so.
+The journal line is the fact. When the tables fail after it was written they are reopened and caught up from
+the journal; when the journal fails nothing has happened and everybody in the group is told so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GroupCommit:
         self._projection = projection
 
     def commit(self, commands: list[Command]) -> None:
-        """Answer every command. One that breaks the shared transaction is set apart, so that only its caller fails."""
+        """Answer every command; when one breaks the shared transaction only its own caller fails."""
         if not self._is_ready(commands):
             return
         try:
@@ -65,7 +65,9 @@ class GroupCommit:
     def _is_ready(self, commands: list[Command]) -> bool:
         """False, with everyone told, when nothing can be written now."""
         if self._journal.broken:
-            _refuse(commands, HeedError(f"the store takes no more writes ({self._journal.broken}); restart Heed"))
+            _refuse(
+                commands, HeedError(f"the store takes no more writes ({self._journal.broken}); restart Heed")
+            )
             return False
         if self.is_behind and not self._catch_up():
             _refuse(commands, Busy("the tables are being repaired; nothing was saved, try again shortly"))

@@ -1,6 +1,6 @@
-"""The store of one data folder: lock, journal, tables and the writer thread, opened together and closed together.
+"""The store of one data folder: lock, journal, tables and the writer thread, opened and closed together.
 
-Every other file of this folder is one subject that reads through `Store.read` and writes through `Store.write`.
+Every subject (people, tasks, judgements …) reads through `Store.read` and writes through `Store.write`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ MIN_FREE_BYTES = 64 * 2**20  # below this labels are refused while there is stil
 class Store:
     """Facts and the tables that answer questions about them; safe to use from any thread."""
 
-    def __init__(self, data_dir: Path, journal: Journal, projection: Projection, lock: FolderLock | None) -> None:
+    def __init__(
+        self, data_dir: Path, journal: Journal, projection: Projection, lock: FolderLock | None
+    ) -> None:
         """For `open` and `in_memory` only."""
         self.data_dir = data_dir
         self._journal = journal
@@ -45,7 +47,7 @@ class Store:
 
     @classmethod
     def open(cls, data_dir: Path, *, min_free_bytes: int = MIN_FREE_BYTES) -> Store:
-        """Open or create the store in `data_dir`; StateConflict naming the owner when another process has it."""
+        """Open or create the store in `data_dir`; StateConflict naming the process that has it already."""
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
             lock = FolderLock(data_dir)
@@ -66,7 +68,7 @@ class Store:
         return cls(Path(os.devnull), journal, Projection(None, journal), None)
 
     def write(self, decide: Decide[Result]) -> Result:
-        """Decide and save in the writer thread; returns once it is durable. Busy when too many writes wait."""
+        """Decide and save in the writer thread; returns once it is durable, Busy when too many wait."""
         return self._writer.submit(decide)
 
     @contextlib.contextmanager
@@ -81,7 +83,7 @@ class Store:
             raise Busy("the tables have to be repaired; try again shortly") from error
 
     def health(self) -> dict[str, object]:
-        """`ok`, the events journalled and applied, and how often tables were rebuilt or reopened since the start."""
+        """`ok`, the last events journalled and applied, and how often tables were rebuilt or reopened."""
         return {
             "ok": not self._journal.broken and not self._group_commit.is_behind,
             "broken": self._journal.broken,

@@ -1,7 +1,7 @@
-"""Every kind of fact, and what each does to the tables. No decisions: those were taken before the event was written.
+"""Every kind of fact, and what each does to the tables. No decisions: those were taken before it was written.
 
-An event is a plain dict of JSON values: `type`, `v` (its version, so that old journals stay readable), `at` (ISO UTC)
-and its own fields. A function here, once released, keeps applying the events that were written for it.
+An event is a plain dict of JSON values: `type`, `v` (its version, so that old journals stay readable), `at`
+(ISO UTC) and its own fields. A function here, once released, keeps applying the events written for it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Event = dict[str, Any]
 Apply = Callable[[Tables, int, Event], None]
 
 
-def new_event(kind: str, at: datetime, **fields: Any) -> Event:
+def new_event(type_: str, at: datetime, /, **fields: Any) -> Event:
     """A version 1 event; `fields` are JSON values."""
-    return {"type": kind, "v": 1, "at": utc(at).isoformat(timespec="microseconds"), **fields}
+    return {"type": type_, "v": 1, "at": utc(at).isoformat(timespec="microseconds"), **fields}
 
 
 def to_json(value: Any) -> str:
@@ -34,7 +34,7 @@ def apply_event(tables: Tables, seq: int, event: Event) -> None:
     known = APPLY.get((event["type"], event["v"]))
     if known is None:
         raise HeedError(
-            f"journal event {seq} is a {event['type']!r} of version {event['v']}, which this Heed does not know; "
+            f"journal event {seq} is a {event['type']!r} of version {event['v']}, unknown to this Heed; "
             "start the version that wrote it, or a newer one"
         )
     known(tables, seq, event)
@@ -42,7 +42,14 @@ def apply_event(tables: Tables, seq: int, event: Event) -> None:
 
 def _create_store(tables: Tables, seq: int, event: Event) -> None:
     """v0 is the base model itself: live from the first moment and always a valid target of a rollback."""
-    row = {"version": "v0", "state": "live", "parent": None, "round_id": None, "weights_sha256": None, "reason": ""}
+    row = {
+        "version": "v0",
+        "state": "live",
+        "parent": None,
+        "round_id": None,
+        "weights_sha256": None,
+        "reason": "",
+    }
     tables.insert("policies", **_stamp(seq, event), **row)
 
 
@@ -51,7 +58,7 @@ def _add_person(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("people", **_stamp(seq, event), **fields, active=True)
 
 
-def _set_person_active(tables: Tables, seq: int, event: Event) -> None:
+def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
 
 
@@ -73,7 +80,6 @@ _COMPLETION_FIELDS = (
     "top_p",
     "max_tokens",
     "seed",
-    "token_ids",
     "logprob_sum",
     "finish_reason",
     "num_prompt_tokens",
@@ -85,7 +91,13 @@ _COMPLETION_FIELDS = (
 
 def _save_completion(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, _COMPLETION_FIELDS)
-    tables.insert("completions", **_stamp(seq, event), **fields, messages_json=to_json(event["messages"]))
+    tables.insert(
+        "completions",
+        **_stamp(seq, event),
+        **fields,
+        messages_json=to_json(event["messages"]),
+        token_ids_json=to_json(event["token_ids"]),
+    )
 
 
 def _add_task(tables: Tables, seq: int, event: Event) -> None:
@@ -93,7 +105,7 @@ def _add_task(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("tasks", **_stamp(seq, event), **fields, num_accepted=0, retired=False)
 
 
-def _retire_tasks(tables: Tables, seq: int, event: Event) -> None:
+def _retire_tasks(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE tasks SET retired = true WHERE list_contains(?, task_id)", [event["task_ids"]])
 
 
@@ -120,7 +132,7 @@ def _save_judgement(tables: Tables, seq: int, event: Event) -> None:
         tables.add_accepted(event["task_id"], 1)
 
 
-def _undo_judgement(tables: Tables, seq: int, event: Event) -> None:
+def _undo_judgement(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE judgements SET undone = true WHERE judgement_id = ?", [event["judgement_id"]])
     if event["choice"] != "skip":
         tables.add_accepted(event["task_id"], -1)
@@ -136,13 +148,15 @@ def _add_policy(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("policies", **_stamp(seq, event), **fields, state="candidate", reason="")
 
 
-def _mark_policy(tables: Tables, seq: int, event: Event) -> None:
+def _mark_policy(tables: Tables, _seq: int, event: Event) -> None:
     marked = [event["state"], event["reason"], event["version"]]
     tables.execute("UPDATE policies SET state = ?, reason = ? WHERE version = ?", marked)
 
 
 def _promote(tables: Tables, seq: int, event: Event) -> None:
-    tables.insert("promotions", **_stamp(seq, event), **_pick(event, ("version", "previous", "kind", "actor", "reason")))
+    tables.insert(
+        "promotions", **_stamp(seq, event), **_pick(event, ("version", "previous", "kind", "actor", "reason"))
+    )
     tables.execute("UPDATE policies SET state = 'retired' WHERE version = ?", [event["previous"]])
     tables.execute("UPDATE policies SET state = 'live' WHERE version = ?", [event["version"]])
 
@@ -154,7 +168,7 @@ def _create_round(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("rounds", **_stamp(seq, event), **fields, **empty, state="queued", snapshot_seq=seq)
 
 
-def _advance_round(tables: Tables, seq: int, event: Event) -> None:
+def _advance_round(tables: Tables, _seq: int, event: Event) -> None:
     changes = _pick(event, ("state", "reason", "version", "num_pairs", "num_ratings", "snapshot_seq"))
     changes["finished_at"] = from_text(event["at"]) if event["finished"] else None
     kept = {column: value for column, value in changes.items() if value is not None}

@@ -1,7 +1,7 @@
 """What makes two loaded base models the same one: a hash over the model's files and how they are loaded.
 
-An adapter is only right over the base it was trained on, so the trainer writes this into its manifest and serving
-compares. Needs no model and no torch: the files are hashed, once per (size, mtime).
+An adapter is only right over the base it was trained on, so the trainer writes this into its manifest and
+serving compares. Needs no model and no torch: the files are hashed, once per (size, mtime).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def base_fingerprint(folder: Path, chat_template: str | None, quantization: str,
     """The sha256 of a base model as it is loaded: its files, the template text laid over it (None: its own),
     `none` or `nf4`, and the compute dtype. "auto" must have been resolved before."""
     if "auto" in (quantization, dtype):
-        raise BadValue(f"quantization {quantization!r} and dtype {dtype!r} must be resolved before a fingerprint")
+        raise BadValue(
+            f"quantization {quantization!r} and dtype {dtype!r} must be resolved before a fingerprint"
+        )
     files = {path.name: file_sha256(path) for pattern in _FILES for path in folder.glob(pattern)}
     if "config.json" not in files:
         raise BadValue(f"{folder} holds no config.json, so it is not a model folder")

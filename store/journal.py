@@ -1,7 +1,7 @@
 """The append-only journal: the one place where a fact must be on disk before anyone is told it was saved.
 
-A file `NNNNNN.jsonl` holds lines `crc32 seq event-json`, the checksum over `seq event-json`. Appending is one write
-and one `fdatasync` for a whole group. It knows nothing of tables or of what an event means.
+A file `NNNNNN.jsonl` holds lines `crc32 seq event-json`, the checksum over `seq event-json`. Appending is one
+write and one `fdatasync` for a whole group. It knows nothing of tables or of what an event means.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FileJournal:
     """The journal of one data folder; used by one thread at a time."""
 
     def __init__(self, folder: Path, *, min_free_bytes: int = 0, rotate_bytes: int = ROTATE_BYTES) -> None:
-        """Check every line of every file. A torn last line is cut off; damage anywhere else is a HeedError."""
+        """Check every line of every file: a torn last line is cut off, other damage is a HeedError."""
         self.folder = folder
         self.last_seq = 0
         self.broken = ""
@@ -98,7 +98,9 @@ class FileJournal:
         with path.open("r+b") as file:
             file.truncate(offset)
             os.fsync(file.fileno())
-        logger.warning("cut %d bytes off %s at byte %d (%s); kept in %s", len(line), path, offset, fault, aside.name)
+        logger.warning(
+            "cut %d bytes off %s at byte %d (%s); kept in %s", len(line), path, offset, fault, aside.name
+        )
 
     def _open_file(self, number: int) -> int:
         path = self.folder / f"{number:06d}.jsonl"
@@ -119,7 +121,9 @@ class FileJournal:
             return
         free = shutil.disk_usage(self.folder).free
         if free - num_bytes < self._min_free_bytes:
-            raise NoSpace(f"only {free // 2**20} MiB are free at {self.folder}; nothing was saved, free some space")
+            raise NoSpace(
+                f"only {free // 2**20} MiB are free at {self.folder}; nothing was saved, free some space"
+            )
 
     def _write(self, block: bytes) -> None:
         rest = memoryview(block)
@@ -134,7 +138,7 @@ class FileJournal:
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
-            # Half a group is on disk and cannot be removed: the next start cuts it off, this process must not write on.
+            # Half a group stays on disk: the next start cuts it off, this process must not write behind it.
             self.broken = f"a failed write could not be taken back: {error}"
 
     def _sync(self) -> None:

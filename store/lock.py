@@ -1,6 +1,6 @@
 """One Heed per data folder, held by the kernel: the lock goes when the process does, however it ends.
 
-DuckDB's own lock is not enough: it is lost as soon as its owner opens and closes the same file for any other reason.
+DuckDB's own lock is not enough: it is lost when its owner opens and closes the file for any other reason.
 """
 
 from __future__ import annotations

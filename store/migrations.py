@@ -1,8 +1,8 @@
 """The schema's diary: named, ordered steps, each applied once. A step, once released, is never edited.
 
-Primary keys only: DuckDB's secondary and unique indexes have lost rows after upserts and replays. Fact tables are
-filled by `events.py` alone, so they can be built again from the journal; `leases`, `sessions` and `sign_in_links`
-are not facts and start empty after a rebuild.
+Primary keys only: DuckDB's secondary and unique indexes have lost rows after upserts and replays. Fact tables
+are filled by `events.py` alone, so they can be built again from the journal; `leases`, `sessions` and
+`sign_in_links` are not facts and start empty after a rebuild.
 """
 
 from __future__ import annotations
@@ -51,18 +51,20 @@ def create_prompts(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def create_completions(db: duckdb.DuckDBPyConnection) -> None:
-    # The token ids are kept because training re-uses exactly what was sampled; re-tokenising can differ.
+    # Training re-uses exactly the tokens that were sampled; re-tokenising can differ. As text they are one
+    # value to bind: as a list, 60 ids cost more than the rest of the row.
     db.execute("""
         CREATE TABLE completions (
             completion_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
             messages_json VARCHAR NOT NULL, text VARCHAR NOT NULL, version VARCHAR NOT NULL,
-            temperature DOUBLE NOT NULL, top_p DOUBLE NOT NULL, max_tokens INTEGER NOT NULL, seed BIGINT NOT NULL,
-            token_ids INTEGER[] NOT NULL, logprob_sum DOUBLE NOT NULL, finish_reason VARCHAR NOT NULL,
-            num_prompt_tokens INTEGER NOT NULL, prompt_id VARCHAR, conversation_id VARCHAR, person_id VARCHAR)""")
+            temperature DOUBLE NOT NULL, top_p DOUBLE NOT NULL, max_tokens INTEGER NOT NULL,
+            seed BIGINT NOT NULL, token_ids_json VARCHAR NOT NULL, logprob_sum DOUBLE NOT NULL,
+            finish_reason VARCHAR NOT NULL, num_prompt_tokens INTEGER NOT NULL,
+            prompt_id VARCHAR, conversation_id VARCHAR, person_id VARCHAR)""")
 
 
 def create_tasks(db: duckdb.DuckDBPyConnection) -> None:
-    # num_accepted counts valid judgements other than skips, so that handing out a task needs no count of them.
+    # num_accepted counts the judgements that stand, skips left out: handing out a task then counts nothing.
     db.execute("""
         CREATE TABLE tasks (
             task_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
@@ -98,7 +100,8 @@ def create_policies(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("""
         CREATE TABLE promotions (
             seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, version VARCHAR NOT NULL,
-            previous VARCHAR NOT NULL, kind VARCHAR NOT NULL, actor VARCHAR NOT NULL, reason VARCHAR NOT NULL)""")
+            previous VARCHAR NOT NULL, kind VARCHAR NOT NULL, actor VARCHAR NOT NULL,
+            reason VARCHAR NOT NULL)""")
 
 
 def create_rounds(db: duckdb.DuckDBPyConnection) -> None:
@@ -114,12 +117,13 @@ def create_leases_and_sessions(db: duckdb.DuckDBPyConnection) -> None:
     # Not facts: losing one costs an annotator a click or a person a sign-in, so they skip the journal.
     db.execute("""
         CREATE TABLE leases (
-            lease_id VARCHAR PRIMARY KEY, task_id VARCHAR NOT NULL, person_id VARCHAR NOT NULL, left_id VARCHAR,
-            expires_at TIMESTAMP NOT NULL)""")
+            lease_id VARCHAR PRIMARY KEY, task_id VARCHAR NOT NULL, person_id VARCHAR NOT NULL,
+            left_id VARCHAR, expires_at TIMESTAMP NOT NULL)""")
     for table in ("sessions", "sign_in_links"):
         db.execute(f"""
             CREATE TABLE {table} (
-                token_sha256 VARCHAR PRIMARY KEY, person_id VARCHAR NOT NULL, expires_at TIMESTAMP NOT NULL)""")
+                token_sha256 VARCHAR PRIMARY KEY, person_id VARCHAR NOT NULL,
+                expires_at TIMESTAMP NOT NULL)""")
 
 
 STEPS: tuple[Step, ...] = (
@@ -138,11 +142,15 @@ STEPS: tuple[Step, ...] = (
 
 def migrate(db: duckdb.DuckDBPyConnection, steps: tuple[Step, ...] = STEPS) -> list[str]:
     """Apply the steps this file has not seen, each in its own transaction; returns their names."""
-    db.execute("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR PRIMARY KEY, applied_at TIMESTAMP NOT NULL)")
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (name VARCHAR PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
+    )
     seen = {name for (name,) in db.execute("SELECT name FROM migrations").fetchall()}
     unknown = seen - {step.__name__ for step in steps}
     if unknown:
-        raise HeedError(f"the tables were written by a newer Heed (step {min(unknown)!r}); start that version")
+        raise HeedError(
+            f"the tables were written by a newer Heed (step {min(unknown)!r}); start that version"
+        )
     missing = [step for step in steps if step.__name__ not in seen]
     for step in missing:
         _apply(db, step)

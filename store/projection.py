@@ -1,7 +1,8 @@
-"""The DuckDB file: tables built from the journal, which answer every question and can be built again at any time.
+"""The DuckDB file: tables built from the journal, which answer every question and can be built again.
 
-A torn checkpoint can leave a DuckDB 2.0 file that does not open. Then it is moved aside, never deleted, and the
-tables are built anew from the journal. Whoever writes owns `begin`, `commit` and `rollback`; readers take a cursor each.
+A torn checkpoint can leave a DuckDB 2.0 file that does not open. Then it is moved aside, never deleted, and
+the tables are built anew from the journal. Whoever writes owns `begin`, `commit` and `rollback`; readers take
+a cursor each.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Projection:
     def __init__(self, path: Path | None, journal: Journal) -> None:
         """Open the file (None: memory) or build it, and bring it up to the journal's last event."""
         self.rebuilt = 0
+        self.applied_seq = 0
         self._path = path
         self._journal = journal
         self._gate = threading.Condition()
@@ -103,7 +105,9 @@ class Projection:
         except duckdb.Error as error:
             _refuse_if_environment(error)
             if self._path is None or not self._journal.last_seq:
-                raise HeedError(f"{self._path} cannot be opened and there is no journal to build it from: {error}") from error
+                raise HeedError(
+                    f"{self._path} cannot be opened and there is no journal to build it from: {error}"
+                ) from error
             logger.exception("%s cannot be used; building it again from the journal", self._path)
             self._let_go()
             self._set_aside()
@@ -121,8 +125,8 @@ class Projection:
         if self.applied_seq > self._journal.last_seq:
             self._let_go()
             raise HeedError(
-                f"{self._path} holds events up to {self.applied_seq} but the journal ends at {self._journal.last_seq}; "
-                "the journal was removed or cut, restore it from the newest backup"
+                f"{self._path} holds {self.applied_seq} events, the journal only {self._journal.last_seq}; "
+                "it was removed or cut, put the journal folder of the newest backup in its place"
             )
         hash_facts(self._db)  # reads every block, so that damage shows now and not under an annotator's click
         self._replay()
@@ -175,7 +179,9 @@ def hash_facts(cursor: duckdb.DuckDBPyConnection) -> str:
     """A short text that is equal for equal facts, whatever order the rows lie in."""
     hashes = []
     for table in FACT_TABLES:
-        found = cursor.execute(f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {table} AS t").fetchone()
+        found = cursor.execute(
+            f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {table} AS t"
+        ).fetchone()
         assert found is not None
         hashes.append(f"{table}:{found[0]}:{found[1]:x}")
     return " ".join(hashes)
@@ -194,11 +200,13 @@ def _read_applied_seq(db: duckdb.DuckDBPyConnection) -> int:
 
 
 def _refuse_if_environment(error: duckdb.Error) -> None:
-    """Raise when the file may be fine and only this process cannot have it: moving it aside would help nobody."""
+    """Raise when the file may be fine and this process cannot have it: moving it aside would not help."""
     text = str(error)
     if "Could not set lock" in text:
         raise StateConflict(f"another program has the tables open; stop it first ({text})") from error
     if "No space left" in text:
-        raise NoSpace(f"the disk is full, so the tables cannot be opened; free some space ({text})") from error
+        raise NoSpace(
+            f"the disk is full, so the tables cannot be opened; free some space ({text})"
+        ) from error
     if "Permission denied" in text or "Too many open files" in text:
         raise HeedError(f"the tables cannot be opened: {text}") from error

@@ -16,7 +16,15 @@ Choice = Literal["prefer", "tie", "both_bad", "skip", "up", "down"]
 FinishReason = Literal["stop", "length", "cancelled"]
 PolicyState = Literal["candidate", "live", "retired", "rejected", "failed"]
 RoundState = Literal[
-    "queued", "preparing", "training", "evaluating", "promoted", "rejected", "failed", "cancelled", "interrupted"
+    "queued",
+    "preparing",
+    "training",
+    "evaluating",
+    "promoted",
+    "rejected",
+    "failed",
+    "cancelled",
+    "interrupted",
 ]
 RUNNING_STATES: tuple[RoundState, ...] = ("queued", "preparing", "training", "evaluating")
 BASE_VERSION = "v0"  # "no adapter": the base model itself, always a valid target of a rollback
@@ -164,7 +172,9 @@ class Judgement:
         if self.choice != "prefer":
             return
         if not self.chosen_id or not self.rejected_id or self.chosen_id == self.rejected_id:
-            raise ValueError(f"judgement {self.judgement_id}: chosen and rejected must be two different completions")
+            raise ValueError(
+                f"judgement {self.judgement_id}: chosen and rejected must be two different completions"
+            )
         if self.strength not in (1, 2):
             raise ValueError(f"judgement {self.judgement_id}: strength {self.strength} is not 1 or 2")
 

@@ -1,7 +1,7 @@
 """What events add to the tables, gathered so that a replay writes many rows a statement.
 
-One row a statement costs about 0.6 ms, fifty in one about 0.08 ms each, and `executemany` is no faster than the
-first. Anything that must see earlier rows goes through `execute`, which writes them first.
+One row a statement costs about 0.6 ms, `executemany` no less, thousands as one Arrow table 0.05 ms each.
+Anything that must see earlier rows goes through `execute`, which writes them first.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-ROWS_PER_STATEMENT = 50
+ROWS_WORTH_ARROW = 50
 TASKS_PER_STATEMENT = 500
 
 
@@ -29,7 +30,7 @@ class Tables:
         self._rows[table, tuple(columns)].append(list(columns.values()))
 
     def add_accepted(self, task_id: str, change: int) -> None:
-        """Move the task's count of accepted judgements; changes of one task add up before they are written."""
+        """Move the task's count of accepted judgements; changes of a task add up before they are written."""
         self._accepted[task_id] += change
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> None:
@@ -40,23 +41,35 @@ class Tables:
     def flush(self) -> None:
         """Write what was gathered."""
         for (table, columns), rows in self._rows.items():
-            for start in range(0, len(rows), ROWS_PER_STATEMENT):
-                self._insert_rows(table, columns, rows[start : start + ROWS_PER_STATEMENT])
+            write = self._insert_many if len(rows) >= ROWS_WORTH_ARROW else self._insert_few
+            write(table, columns, rows)
         self._rows.clear()
         changes = [change for change in self._accepted.items() if change[1]]
         for start in range(0, len(changes), TASKS_PER_STATEMENT):
             self._move_accepted(changes[start : start + TASKS_PER_STATEMENT])
         self._accepted.clear()
 
-    def _insert_rows(self, table: str, columns: tuple[str, ...], rows: list[list[Any]]) -> None:
-        names = ", ".join(f'"{column}"' for column in columns)
+    def _insert_few(self, table: str, columns: tuple[str, ...], rows: list[list[Any]]) -> None:
         places = ", ".join([f"({', '.join('?' * len(columns))})"] * len(rows))
-        self._cursor.execute(f"INSERT INTO {table} ({names}) VALUES {places}", [value for row in rows for value in row])
+        values = [value for row in rows for value in row]
+        self._cursor.execute(f"INSERT INTO {table} ({_quoted(columns)}) VALUES {places}", values)
+
+    def _insert_many(self, table: str, columns: tuple[str, ...], rows: list[list[Any]]) -> None:
+        arrow = pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)))
+        self._cursor.register("incoming", arrow)
+        try:
+            self._cursor.execute(f"INSERT INTO {table} ({_quoted(columns)}) SELECT * FROM incoming")
+        finally:
+            self._cursor.unregister("incoming")
 
     def _move_accepted(self, changes: list[tuple[str, int]]) -> None:
         places = ", ".join(["(?, ?)"] * len(changes))
         self._cursor.execute(
-            f"UPDATE tasks SET num_accepted = num_accepted + moved.change FROM (VALUES {places}) AS moved(id, change) "
-            "WHERE tasks.task_id = moved.id",
+            "UPDATE tasks SET num_accepted = num_accepted + moved.change "
+            f"FROM (VALUES {places}) AS moved(id, change) WHERE tasks.task_id = moved.id",
             [value for change in changes for value in change],
         )
+
+
+def _quoted(columns: tuple[str, ...]) -> str:
+    return ", ".join(f'"{column}"' for column in columns)

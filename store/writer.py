@@ -1,7 +1,7 @@
 """The one thread that writes: it takes whatever waits in the queue and commits it as one group.
 
-A command brings a function `decide` that looks at the tables and says what shall be written. Because only this
-thread decides, checking and writing cannot be interrupted by anybody. How a group becomes durable is `commit.py`.
+A command brings a function `decide` that looks at the tables and says what shall be written. Because only
+this thread decides, nobody can come between checking and writing. How a group becomes durable is `commit.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Decision(Generic[Result]):
 
 
 # Refuses with a HeedError before it changes anything. It may change `leases`, `sessions` and `sign_in_links`
-# directly; facts only through the events it returns. It may be called twice when its group had to be taken apart.
+# directly; facts only through the events it returns. It may be called twice when its group is taken apart.
 Decide = Callable[[duckdb.DuckDBPyConnection], Decision[Result]]
 
 
@@ -60,7 +60,9 @@ class Writer:
 
     def submit(self, decide: Decide[Result]) -> Result:
         """Wait until the command is decided and durable; Busy when too many wait already."""
-        assert threading.current_thread() is not self._thread, "a decision must not write through the store again"
+        assert threading.current_thread() is not self._thread, (
+            "a decision must not write through the store again"
+        )
         answer: Future[Result] = self.send(decide)
         return answer.result()
 

@@ -1,7 +1,7 @@
 """Candidate against live: each check with its value, threshold and noise floor, and the decision.
 
-A candidate is promoted only when every check passes; what could not be measured does not pass. One exception is said
-aloud: with few held-out pairs accuracy is "not decided", and the other checks decide.
+A candidate is promoted only when every check passes; what could not be measured does not pass. One exception
+is said aloud: with few held-out pairs accuracy is "not decided", and the other checks decide.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ TIE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the gate. `live` is the same measure on the live policy; `details` are the values behind it."""
+    """One line of the gate. `live` is the same measure on the live policy; `details` are the values behind
+    it."""
 
     name: str
     value: float | None
@@ -79,21 +80,19 @@ def run_gate(
     checks = check_files(candidate)
     if not all(check.passed for check in checks):
         return decide(checks)
-    live_name = "live" if live else "base"
-    policies = Policies(base, {"candidate": candidate} | ({"live": live} if live else {}), settings.batch_size)
-    step(1, 4)
-    checks += check_holdout(policies, live_name, holdout, settings)
-    step(2, 4)
-    if not all(check.passed for check in checks if check.name == "finite_outputs"):
-        return decide(checks)
-    if not prompts:
-        return decide([*checks, _missing("behaviour", "no prompt is short enough to sample an answer to")])
-    seen = {name: observe(policies, name, prompts, settings) for name in ("base", "candidate")}
-    step(3, 4)
-    seen["live"] = observe(policies, "live", prompts, settings) if live else seen["base"]
-    step(4, 4)
-    policies.unload()
-    return decide([*checks, *check_behaviour(seen["candidate"], seen["live"], seen["base"], settings)])
+    policies = Policies(
+        base, {"candidate": candidate} | ({"live": live} if live else {}), settings.batch_size
+    )
+    try:
+        checks += check_holdout(policies, "live" if live else "base", holdout, settings)
+        step(1, 2)
+        # A policy whose log-probs are not numbers has nothing to say.
+        if all(check.name != "finite_outputs" for check in checks):
+            checks += check_answers(policies, live is not None, prompts, settings)
+        step(2, 2)
+    finally:
+        policies.unload()
+    return decide(checks)
 
 
 def check_files(candidate: Path) -> list[Check]:
@@ -107,10 +106,14 @@ def check_files(candidate: Path) -> list[Check]:
         0.0,
         None,
         broken == 0,
-        f"{broken} of {len(weights)} tensors of the adapter are not finite" if broken else "all weights are finite",
+        f"{broken} of {len(weights)} tensors of the adapter are not finite"
+        if broken
+        else "all weights are finite",
     )
     # lora_B starts at zero, so an adapter that learned nothing has a zero there and changes no answer.
-    norm = math.sqrt(sum(tensor.float().square().sum().item() for name, tensor in weights.items() if "lora_B" in name))
+    norm = math.sqrt(
+        sum(tensor.float().square().sum().item() for name, tensor in weights.items() if "lora_B" in name)
+    )
     changed = Check(
         "nonzero_delta",
         None if broken else norm,
@@ -118,7 +121,9 @@ def check_files(candidate: Path) -> list[Check]:
         0.0,
         None,
         not broken and norm > 0.0,
-        f"the adapter changes the base (norm of lora_B {norm:.3g})" if norm > 0 else "the adapter changes nothing",
+        f"the adapter changes the base (norm of lora_B {norm:.3g})"
+        if norm > 0
+        else "the adapter changes nothing",
     )
     return [finite] if broken else [finite, changed]
 
@@ -126,7 +131,8 @@ def check_files(candidate: Path) -> list[Check]:
 def check_holdout(
     policies: Policies, live: str, holdout: Sequence[TrainingPair], settings: GateSettings
 ) -> list[Check]:
-    """Held-out pairs: does the candidate agree with people at least as the live policy does, near enough the base."""
+    """Held-out pairs: does the candidate agree with people at least as the live policy does, near enough the
+    base."""
     if not holdout:
         return [_undecided(0, settings), _drift_unknown()]
     chosen = [Exchange(pair.prompt_ids, pair.chosen_ids) for pair in holdout]
@@ -136,7 +142,9 @@ def check_holdout(
         for name in dict.fromkeys(("base", live, "candidate"))
     }
     if not all(map(math.isfinite, logps["candidate"])):
-        return [Check("finite_outputs", None, None, None, None, False, "the candidate's log-probs are not finite")]
+        return [
+            Check("finite_outputs", None, None, None, None, False, "the candidate's log-probs are not finite")
+        ]
     tokens = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in holdout)
     drift = (sum(logps["candidate"]) - sum(logps["base"])) / tokens
     accuracy = (
@@ -148,7 +156,8 @@ def check_holdout(
 
 
 def hits(logps: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Per pair 1 when the policy's reward prefers chosen, 0 when rejected, 0.5 when neither. First half is chosen."""
+    """Per pair 1 when the policy's reward prefers chosen, 0 when rejected, 0.5 when neither. First half is
+    chosen."""
     rewards = [mine - theirs for mine, theirs in zip(logps, base, strict=True)]
     middle = len(rewards) // 2
     margins = [c - r for c, r in zip(rewards[:middle], rewards[middle:], strict=True)]
@@ -156,8 +165,8 @@ def hits(logps: Sequence[float], base: Sequence[float]) -> list[float]:
 
 
 def check_accuracy(candidate: Sequence[float], live: Sequence[float], settings: GateSettings) -> Check:
-    """The candidate may be worse than live by noise only: the larger of the margin and two standard errors of the
-    paired difference, which is never taken for smaller than half a pair."""
+    """The candidate may be worse than live by noise only: the larger of the margin and two standard errors of
+    the paired difference, which is never taken for smaller than half a pair."""
     n = len(candidate)
     value, other = statistics.fmean(candidate), statistics.fmean(live)
     spread = statistics.stdev([c - o for c, o in zip(candidate, live, strict=True)])
@@ -165,8 +174,12 @@ def check_accuracy(candidate: Sequence[float], live: Sequence[float], settings: 
     margin = max(settings.accuracy_margin, SIGMAS * noise)
     # The base prefers neither, so 0.5 is what knowing nothing scores: being below it is being taught wrong.
     needed = max(other, 0.5) - margin
-    comparison = "better than" if value - other > SIGMAS * noise else "within noise of" if value >= needed else "below"
-    says = f"it prefers the chosen answer in {value:.0%} of {n} held-out pairs, {comparison} live's {other:.0%}"
+    comparison = (
+        "better than" if value - other > SIGMAS * noise else "within noise of" if value >= needed else "below"
+    )
+    says = (
+        f"it prefers the chosen answer in {value:.0%} of {n} held-out pairs, {comparison} live's {other:.0%}"
+    )
     return Check("holdout_accuracy", value, other, needed, noise, value >= needed, says, tuple(candidate))
 
 
@@ -177,17 +190,29 @@ def _undecided(num_pairs: int, settings: GateSettings) -> Check:
 
 def check_drift(drift: float, settings: GateSettings) -> Check:
     """Held-out answers, good and bad, must not have become much less likely than under the base."""
-    says = f"held-out answers moved by {drift:+.2f} nats a token from the base (budget {settings.max_drift:g})"
-    return Check("holdout_drift", drift, None, settings.max_drift, None, abs(drift) <= settings.max_drift, says)
+    says = (
+        f"held-out answers moved by {drift:+.2f} nats a token from the base (budget {settings.max_drift:g})"
+    )
+    return Check(
+        "holdout_drift", drift, None, settings.max_drift, None, abs(drift) <= settings.max_drift, says
+    )
 
 
 def _drift_unknown() -> Check:
-    # Not a gap in the evidence: drift is measured on the candidate's own samples too, and that one has no excuse.
+    # Not a gap in the evidence: drift is measured on the candidate's own samples too, without exception.
     return Check("holdout_drift", None, None, None, None, True, "no held-out pairs to measure drift on")
 
 
-def _missing(name: str, why: str) -> Check:
-    return Check(name, None, None, None, None, False, f"{name} could not be measured: {why}")
+def check_answers(
+    policies: Policies, has_live: bool, prompts: Sequence[tuple[int, ...]], settings: GateSettings
+) -> list[Check]:
+    """Sample the base, the live policy and the candidate with the same seeds, and compare what they say."""
+    if not prompts:
+        why = "no prompt is short enough to sample an answer to"
+        return [Check("behaviour", None, None, None, None, False, f"behaviour could not be measured: {why}")]
+    base, candidate = (observe(policies, name, prompts, settings) for name in ("base", "candidate"))
+    live = observe(policies, "live", prompts, settings) if has_live else base
+    return check_behaviour(candidate, live, base, settings)
 
 
 def check_behaviour(
@@ -219,14 +244,20 @@ def _check_share(
     pooled = (value + before) * n / (2 * n + 2) + 1 / (2 * n + 2)  # of both, and never quite 0 or 1
     noise = math.sqrt(2 * pooled * (1 - pooled) / n)
     allowed = max(before, at_first) + max(settings.share_margin, SIGMAS * noise)
-    says = f"{value:.0%} of its answers {doing} (live {before:.0%}, base {at_first:.0%}, allowed {allowed:.0%})"
+    says = (
+        f"{value:.0%} of its answers {doing} (live {before:.0%}, base {at_first:.0%}, allowed {allowed:.0%})"
+    )
     return Check(f"{name}_share", value, before, allowed, noise, value <= allowed, says)
 
 
 def _check_distinct(candidate: Behaviour, live: Behaviour, base: Behaviour, settings: GateSettings) -> Check:
     needed = settings.min_distinct * min(live.distinct, base.distinct)
-    says = f"{candidate.distinct:.0%} of its word triples differ (live {live.distinct:.0%}, needed {needed:.0%})"
-    return Check("distinct_3", candidate.distinct, live.distinct, needed, None, candidate.distinct >= needed, says)
+    says = (
+        f"{candidate.distinct:.0%} of its word triples differ (live {live.distinct:.0%}, needed {needed:.0%})"
+    )
+    return Check(
+        "distinct_3", candidate.distinct, live.distinct, needed, None, candidate.distinct >= needed, says
+    )
 
 
 def _check_length(candidate: Behaviour, live: Behaviour, base: Behaviour, settings: GateSettings) -> Check:
@@ -235,16 +266,19 @@ def _check_length(candidate: Behaviour, live: Behaviour, base: Behaviour, settin
     low, high = settings.min_length_ratio, settings.max_length_ratio
     passed = all(low <= ratio <= high for ratio in ratios)
     says = (
-        f"its answers have {candidate.length:.1f} tokens, {ratios[0]:.2f} times live's and {ratios[1]:.2f} times"
-        f" the base's (allowed {low:g} to {high:g})"
+        f"its answers have {candidate.length:.1f} tokens, {ratios[0]:.2f} times live's and {ratios[1]:.2f}"
+        f" times the base's (allowed {low:g} to {high:g})"
     )
-    return Check("length_ratio", ratios[1], live.length / base.length, f"{low:g} to {high:g}", None, passed, says)
+    return Check(
+        "length_ratio", ratios[1], live.length / base.length, f"{low:g} to {high:g}", None, passed, says
+    )
 
 
 def _check_entropy(candidate: Behaviour, live: Behaviour, base: Behaviour, settings: GateSettings) -> Check:
     ratio, before = candidate.entropy / base.entropy, live.entropy / base.entropy
     low, high = settings.min_entropy_ratio, settings.max_entropy_ratio
     says = (
-        f"its entropy is {candidate.entropy:.2f} nats a token, {ratio:.2f} times the base's (allowed {low:g} to {high:g})"
+        f"its entropy is {candidate.entropy:.2f} nats a token, {ratio:.2f} times the base's"
+        f" (allowed {low:g} to {high:g})"
     )
     return Check("entropy_ratio", ratio, before, f"{low:g} to {high:g}", None, low <= ratio <= high, says)

@@ -1,4 +1,5 @@
-"""KTO on single ratings: the library's trainer over rows that were mixed beforehand and already carry token ids."""
+"""KTO on single ratings: the library's trainer over rows that were mixed beforehand and already carry token
+ids."""
 
 from __future__ import annotations
 
@@ -19,25 +20,29 @@ logger = logging.getLogger(__name__)
 
 
 class RatingTrainer(KTOTrainer):  # type: ignore[misc]
-    """The library's KTO trainer. Rows carry ids and their batch's rotated completions, so it has none to make."""
+    """The library's KTO trainer. Rows carry ids and their batch's rotated completions, so it has none to
+    make."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         return dataset
 
 
 def why_not_kto(num_desirable: int, num_undesirable: int, settings: TrainerSettings) -> str | None:
-    """Why the ratings cannot train anything; None when they can. One class alone teaches only "more" or "less"."""
+    """Why the ratings cannot train anything; None when they can. One class alone teaches only "more" or
+    "less"."""
     needed = settings.min_ratings_each
     if num_desirable + num_undesirable == 0:
         return "there are no ratings"
     if min(num_desirable, num_undesirable) < needed:
-        return f"{num_desirable} desirable and {num_undesirable} undesirable ratings; {needed} of each are needed"
+        return (
+            f"{num_desirable} desirable, {num_undesirable} undesirable ratings; {needed} of each are needed"
+        )
     return None
 
 
 def rating_dataset(ratings: RatingSet, batch_size: int) -> Any:
-    """The ratings in their given order. Inside each batch the completions are also rotated by one, prompt against
-    a neighbour's completion, which is what KTO estimates the KL from."""
+    """The ratings in their given order. Inside each batch the completions are also rotated by one, prompt
+    against a neighbour's completion, which is what KTO estimates the KL from."""
     lines = []
     for start in range(0, len(ratings.rows), batch_size):
         batch = ratings.rows[start : start + batch_size]
@@ -89,5 +94,10 @@ def train_kto(
     trainer = build_rating_trainer(start, tokenizer, ratings, settings, folder)
     trainer.add_callback(ReportProgress(progress, "kto"))
     result = trainer.train()
-    logger.info("kto: %d ratings, %d steps, mean loss %.4f", len(ratings.rows), result.global_step, result.training_loss)
+    logger.info(
+        "kto: %d ratings, %d steps, mean loss %.4f",
+        len(ratings.rows),
+        result.global_step,
+        result.training_loss,
+    )
     return trainer.model

@@ -1,4 +1,5 @@
-"""What both library trainers are told alike: arguments, progress lines, and what to do about a non-finite gradient.
+"""What both library trainers are told alike: arguments, progress lines, and what to do about a non-finite
+gradient.
 
 The training loop is the library's; this is all we add around it.
 """
@@ -22,10 +23,10 @@ MAX_BAD_STEPS = 3
 
 
 class ProgressLog:
-    """progress.jsonl: one whole line a step, flushed, so that a reader never waits for a buffer."""
+    """progress.jsonl: one whole line a step, on disk at once, so that a reader never waits for a buffer."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path = path
 
     def start(self, stage: str) -> None:
         """Say that a stage begins."""
@@ -37,7 +38,8 @@ class ProgressLog:
         self._write({"stage": stage, "step": step, "max_steps": max_steps, **finite})
 
     def _write(self, line: dict[str, object]) -> None:
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _or_null(value: Any) -> Any:
@@ -78,8 +80,10 @@ class SkipNonFiniteSteps(TrainerCallback):  # type: ignore[misc]
             )
 
 
-def shared_arguments(settings: TrainerSettings, folder: Path, learning_rate: float, epochs: int) -> dict[str, Any]:
-    """Arguments for the library's config classes; nothing is saved, sent or evaluated by the library itself."""
+def shared_arguments(
+    settings: TrainerSettings, folder: Path, learning_rate: float, epochs: int
+) -> dict[str, Any]:
+    """Arguments for the library's config classes; the library saves, sends and evaluates nothing."""
     on_cuda = torch.cuda.is_available()
     return {
         "output_dir": str(folder / "work"),
@@ -105,7 +109,7 @@ def shared_arguments(settings: TrainerSettings, folder: Path, learning_rate: flo
         "data_seed": settings.seed,
         "use_cpu": not on_cuda,
         "bf16": on_cuda,
-        "activation_checkpointing": on_cuda,  # on a CPU it costs a quarter of the speed and memory is not short
+        "activation_checkpointing": on_cuda,  # on a CPU it costs a quarter of the speed
         "dataloader_pin_memory": on_cuda,
     }
 
@@ -114,4 +118,6 @@ def check_processes(trainer: Any, settings: TrainerSettings) -> None:
     """Some launchers silently start one process where two were asked for, or two that train apart."""
     running = trainer.accelerator.num_processes
     if running != settings.processes:
-        raise RuntimeError(f"training runs in {running} processes instead of {settings.processes}: check the launcher")
+        raise RuntimeError(
+            f"training runs in {running} processes instead of {settings.processes}: check the launcher"
+        )

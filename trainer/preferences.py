@@ -1,7 +1,8 @@
-"""Snapshot rows to training sets: token ids, truncation, weights and order. Knows no model and no library trainer.
+"""Snapshot rows to training sets: token ids, truncation, weights and order. Knows no model and no library
+trainer.
 
-The ids of a completion are the ones the policy sampled; text is tokenised only where a person wrote it. Whatever is
-cut or left out is counted and named, never repaired in silence.
+The ids of a completion are the ones the policy sampled; text is tokenised only where a person wrote it.
+Whatever is cut or left out is counted and named, never repaired in silence.
 """
 
 from __future__ import annotations
@@ -104,29 +105,40 @@ def _fields(row: dict[str, Any], *id_columns: str) -> dict[str, Any]:
 def prepare_pairs(rows: Sequence[PairRow], tokenizer: Any, max_length: int) -> PairSet:
     """Pairs as token ids, in order of row id; weights scaled to an average of 1."""
     notices: list[Notice] = []
-    kept = [pair for row in sorted(rows, key=lambda r: r.row_id) if (pair := _pair(row, tokenizer, max_length, notices))]
+    kept = [
+        pair
+        for row in sorted(rows, key=lambda r: r.row_id)
+        if (pair := _pair(row, tokenizer, max_length, notices))
+    ]
     mean = sum(pair.weight for pair in kept) / max(len(kept), 1)
     return PairSet(tuple(replace(pair, weight=pair.weight / mean) for pair in kept), tuple(notices))
 
 
 def _pair(row: PairRow, tokenizer: Any, max_length: int, notices: list[Notice]) -> TrainingPair | None:
-    def leave_out(why: str) -> None:
-        notices.append(Notice(row.row_id, f"left out: {why}"))
-
     if not row.weight > 0:
-        return leave_out("its weight is 0")
+        notices.append(Notice(row.row_id, "left out: its weight is 0"))
+        return None
     chosen = answer_ids(row.chosen_ids, row.chosen, tokenizer)
     rejected = answer_ids(row.rejected_ids, row.rejected, tokenizer)
     if chosen == rejected:
-        return leave_out("chosen and rejected are the same tokens")
-    prompt = _prompt(row.row_id, row.messages, max(len(chosen), len(rejected)), tokenizer, max_length, notices)
+        notices.append(Notice(row.row_id, "left out: chosen and rejected are the same tokens"))
+        return None
+    prompt = _prompt(
+        row.row_id, row.messages, max(len(chosen), len(rejected)), tokenizer, max_length, notices
+    )
     return TrainingPair(row.row_id, prompt, chosen, rejected, row.weight) if prompt else None
 
 
-def prepare_ratings(rows: Sequence[RatingRow], tokenizer: Any, max_length: int, batch_size: int, seed: int) -> RatingSet:
+def prepare_ratings(
+    rows: Sequence[RatingRow], tokenizer: Any, max_length: int, batch_size: int, seed: int
+) -> RatingSet:
     """Ratings as token ids, mixed for KTO: classes interleaved, prompts apart, no remainder batch of one."""
     notices: list[Notice] = []
-    kept = [r for row in sorted(rows, key=lambda r: r.row_id) if (r := _rating(row, tokenizer, max_length, notices))]
+    kept = [
+        r
+        for row in sorted(rows, key=lambda r: r.row_id)
+        if (r := _rating(row, tokenizer, max_length, notices))
+    ]
     mixed = mix_classes(kept, batch_size, seed)
     if len(mixed) % batch_size == 1:
         # KTO's KL estimate pairs each prompt with a neighbour's completion; alone it would meet its own.
@@ -145,8 +157,8 @@ def _rating(row: RatingRow, tokenizer: Any, max_length: int, notices: list[Notic
 
 
 def answer_ids(stored: Sequence[int], text: str, tokenizer: Any) -> tuple[int, ...]:
-    """The stored ids untouched: no end token is added to an answer that never ended. Text that a person wrote has
-    none, so it is tokenised and ended."""
+    """The stored ids untouched: no end token is added to an answer that never ended. Text that a person wrote
+    has none, so it is tokenised and ended."""
     if stored:
         return tuple(stored)
     return (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
@@ -166,7 +178,8 @@ def _prompt(
     max_length: int,
     notices: list[Notice],
 ) -> tuple[int, ...]:
-    """The prompt's ids, without its oldest turns where they do not fit; empty, with a notice, when nothing fits."""
+    """The prompt's ids, without its oldest turns where they do not fit; empty, with a notice, when nothing
+    fits."""
     kept = list(messages)
     try:
         ids = prompt_ids(kept, tokenizer)
@@ -185,14 +198,16 @@ def _prompt(
 
 
 def _without_oldest_turn(messages: Sequence[Message]) -> list[Message]:
-    """The messages from the second question on, behind the system message; empty when there is only one question."""
+    """The messages from the second question on, behind the system message; empty when there is only one
+    question."""
     system = [message for message in messages[:1] if message["role"] == "system"]
     questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
     return [*system, *messages[questions[1] :]] if len(questions) > 1 else []
 
 
 def mix_classes(rows: Sequence[TrainingRating], batch_size: int, seed: int) -> list[TrainingRating]:
-    """Spread both classes evenly over the whole order, with equal prompts in different batches where possible.
+    """Spread both classes evenly over the whole order, with equal prompts in different batches where
+    possible.
 
     The library reads KTO rows in stored order and would see all desirable ones first, and learn nothing.
     """
@@ -214,7 +229,8 @@ def _take_first(queue: list[TrainingRating], fits: Callable[[TrainingRating], bo
 
 
 def class_weights(num_desirable: int, num_undesirable: int) -> tuple[float, float]:
-    """The weights of desirable and undesirable rows. Only the rarer class is raised, to a ratio within 1..4/3."""
+    """The weights of desirable and undesirable rows. Only the rarer class is raised, to a ratio within
+    1..4/3."""
     if not num_desirable or not num_undesirable or 1.0 <= num_desirable / num_undesirable <= MAX_CLASS_RATIO:
         return 1.0, 1.0
     if num_desirable < num_undesirable:

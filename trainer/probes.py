@@ -68,8 +68,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a policy's own answers look like. Shares are of answers, length is in tokens, entropy and drift in nats
-    a token; `drift` estimates the KL from the base, over the policy's own samples."""
+    """What a policy's own answers look like. Shares are of answers, length is in tokens, entropy and drift in
+    nats a token; `drift` estimates the KL from the base, over the policy's own samples."""
 
     num_answers: int
     empty: float
@@ -134,7 +134,9 @@ class Policies:
             for logp, entropy, count in zip(logps, entropies, counts, strict=True)
         ]
 
-    def sample(self, name: str, prompts: Sequence[tuple[int, ...]], max_tokens: int, seed: int) -> list[Sample]:
+    def sample(
+        self, name: str, prompts: Sequence[tuple[int, ...]], max_tokens: int, seed: int
+    ) -> list[Sample]:
         """One answer to each prompt at temperature 1; the same seed gives the same answers."""
         samples: list[Sample] = []
         with torch.inference_mode(), self._as(name):
@@ -163,7 +165,10 @@ class Policies:
         made = self._model.generate(
             input_ids=input_ids.to(device), attention_mask=attention.to(device), generation_config=rule
         )
-        return [self._read(prompt, line.tolist(), ends) for prompt, line in zip(prompts, made[:, width:], strict=True)]
+        return [
+            self._read(prompt, line.tolist(), ends)
+            for prompt, line in zip(prompts, made[:, width:], strict=True)
+        ]
 
     def _read(self, prompt: tuple[int, ...], line: list[int], ends: set[int]) -> Sample:
         end = next((i for i, token in enumerate(line) if token in ends), None)
@@ -179,7 +184,9 @@ def end_ids(generation_config: Any, tokenizer: Any) -> set[int]:
     return {int(token) for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
-def observe(policies: Policies, name: str, prompts: Sequence[tuple[int, ...]], settings: GateSettings) -> Behaviour:
+def observe(
+    policies: Policies, name: str, prompts: Sequence[tuple[int, ...]], settings: GateSettings
+) -> Behaviour:
     """Sample `name` and say what its answers look like."""
     asked = list(prompts) * settings.samples_per_prompt
     samples = policies.sample(name, asked, settings.max_tokens, settings.seed)
@@ -221,8 +228,8 @@ def distinct_trigrams(texts: Sequence[str]) -> float:
 def choose_prompts(
     candidates: Sequence[Sequence[Message]], tokenizer: Any, settings: GateSettings, max_length: int
 ) -> list[tuple[int, ...]]:
-    """The fixed prompts and up to `num_prompts` of the snapshot's, as ids. The choice hangs on the prompts alone,
-    so it stays much the same from round to round."""
+    """The fixed prompts and up to `num_prompts` of the snapshot's, as ids. The choice hangs on the prompts
+    alone, so it stays much the same from round to round."""
     fixed: list[list[Message]] = [[{"role": "user", "content": text}] for text in FIXED_PROMPTS]
     known = {hashlib.sha256(json.dumps(messages).encode()).hexdigest(): messages for messages in candidates}
     chosen = [known[digest] for digest in sorted(known)][: settings.num_prompts]

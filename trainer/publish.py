@@ -1,4 +1,5 @@
-"""Turns a trained adapter into a candidate's folder: files, model card, manifest, and a rename at the very end.
+"""Turns a trained adapter into a candidate's folder: files, model card, manifest, and a rename at the very
+end.
 
 Whoever sees `candidate/` sees it whole: everything is written beside it and fsynced first.
 """
@@ -15,7 +16,6 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from store.errors import BadValue
 from store.fingerprint import file_sha256
 from trainer.gate import Verdict
 from trainer.qlora import LoadedBase
@@ -26,7 +26,7 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a round did to get its adapter, for the card: what each stage trained on, or why it was left out."""
+    """What a round did to get its adapter: what each stage trained on, or why it was left out."""
 
     stages: Mapping[str, str]
     data_sha256: str
@@ -53,9 +53,7 @@ def save_adapter(model: Any, folder: Path) -> None:
 def publish_candidate(
     draft: Path, candidate: Path, plan: RoundPlan, base: LoadedBase, training: Training, verdict: Verdict
 ) -> None:
-    """Complete the draft with its card and manifest, and make it the candidate. BadValue when there is one."""
-    if candidate.exists():
-        raise BadValue(f"{candidate} exists already: a round's directory is used once")
+    """Complete the draft with card and manifest, and make it the candidate."""
     (draft / "README.md").write_text(write_card(plan, base, training, verdict), "utf-8")
     manifest = write_manifest(draft, plan, base)
     (draft / "MANIFEST.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
@@ -104,8 +102,9 @@ def write_card(plan: RoundPlan, base: LoadedBase, training: Training, verdict: V
         "---",
         f"# Policy {plan.version}",
         "",
-        f"A LoRA adapter on `{base.name}` ({base.quantization}, {base.dtype}), trained by round `{plan.round_id}`"
-        f" while {plan.parent} was live. It started {settings.start}; its reference is the {settings.reference}.",
+        f"A LoRA adapter on `{base.name}` ({base.quantization}, {base.dtype}), trained by round"
+        f" `{plan.round_id}` while {plan.parent} was live. Start: {settings.start}; reference:"
+        f" {settings.reference}.",
         "",
         "| Stage | Trained on |",
         "| --- | --- |",

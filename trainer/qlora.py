@@ -36,7 +36,7 @@ Weights = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class LoadedBase:
-    """A base model in memory, with what identifies it. `quantization` and `dtype` are resolved, never "auto"."""
+    """A base model in memory, with what identifies it; its quantization and dtype are never "auto"."""
 
     model: Any
     tokenizer: Any
@@ -48,10 +48,11 @@ class LoadedBase:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStart:
-    """What a library trainer is handed. `weights` are to be laid over the adapter once it exists; None leaves it new.
+    """What a library trainer is handed. `weights` are to be laid over the adapter once it exists; None leaves
+    it new.
 
-    With a `peft_config` the reference is the base. Without one `model` already carries the live adapter, and the
-    library freezes a copy of it, named "ref", as the reference.
+    With a `peft_config` the reference is the base. Without one `model` already carries the live adapter, and
+    the library freezes a copy of it, named "ref", as the reference.
     """
 
     model: Any
@@ -60,13 +61,16 @@ class PolicyStart:
 
 
 def find_model_folder(model: str) -> Path:
-    """The folder of a base model: the path itself, or the local snapshot of a hub name (downloaded if allowed)."""
+    """The folder of a base model: the path itself, or the local snapshot of a hub name (downloaded if
+    allowed)."""
     if Path(model).is_dir():
         return Path(model)
     try:
         return Path(snapshot_download(model))
     except Exception as error:
-        raise BadValue(f"base model {model!r} is neither a folder nor a hub model at hand: {error}") from error
+        raise BadValue(
+            f"base model {model!r} is neither a folder nor a hub model at hand: {error}"
+        ) from error
 
 
 def load_base(base: BaseModel) -> LoadedBase:
@@ -117,8 +121,9 @@ def _nf4(dtype: torch.dtype) -> Any:
 def forbid_cpu_repacking(model: torch.nn.Module) -> None:
     """Keep 4-bit weights as they are on CPUs with AVX512-BF16.
 
-    bitsandbytes 0.50 repacks them in the first eval-mode forward, and the packed kernel has no backward: from then on
-    the gradients of earlier layers are wrong, with no error (first loss of DPO 0.593 instead of 0.570 after 8 steps).
+    bitsandbytes 0.50 repacks them in the first eval-mode forward, and the packed kernel has no backward: from
+    then on the gradients of earlier layers are wrong, with no error (first loss of DPO 0.593 instead of 0.570
+    after 8 steps).
     """
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
@@ -142,7 +147,8 @@ def start_policy(
 ) -> PolicyStart:
     """What training starts from and is compared with. `weights` continue a training of this very round.
 
-    While the base is live there is no previous adapter: previous then means the base, which is the same policy.
+    While the base is live there is no previous adapter: previous then means the base, which is the same
+    policy.
     """
     if live_adapter is None or settings.start == "fresh":
         return PolicyStart(base_model, lora_config(settings), weights)
@@ -163,16 +169,16 @@ def settle_weights(model: Any, weights: Weights | None) -> None:
 
 
 def upcast_trainable(model: torch.nn.Module) -> None:
-    """Train the adapter in float32. The library casts QLoRA adapters to bfloat16, where at a learning rate of 5e-6
-    only 3.4 % of lora_A ever moved."""
+    """Train the adapter in float32. The library casts QLoRA adapters to bfloat16, where at a learning rate of
+    5e-6 only 3.4 % of lora_A ever moved."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
 def restore_weights(model: Any, weights: Weights) -> None:
-    """Lay exact weights over the adapter: the cast rounded them, the reference copy stayed exact, and a policy that
-    should equal its reference would not start at a loss of ln 2."""
+    """Lay exact weights over the adapter: the cast rounded them, the reference copy stayed exact, and a
+    policy that should equal its reference would not start at a loss of ln 2."""
     result = set_peft_model_state_dict(model, dict(weights))
     if result.unexpected_keys:
         raise BadValue(f"the adapter has weights this policy has no place for: {result.unexpected_keys[:3]}")

@@ -1,7 +1,8 @@
-"""One round as a story: read the plan, prepare the labels, train, compare, and leave a candidate with a verdict.
+"""One round as a story: read the plan, prepare the labels, train, compare, and leave a candidate with a
+verdict.
 
-Runs as `python -m trainer.round DIRECTORY` in a process of its own. It gets files and gives back files; it never
-opens the store and promotes nothing. Exit code 0 means that a verdict was reached, whichever.
+Runs as `python -m trainer.round DIRECTORY` in a process of its own. It gets files and gives back files; it
+never opens the store and promotes nothing. Exit code 0 means that a verdict was reached, whichever.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
 
+    if (folder / "candidate").exists():
+        raise BadValue(f"{folder / 'candidate'} exists already: a round's directory is used once")
     progress = ProgressLog(folder / "progress.jsonl" if is_first_process() else Path(os.devnull))
     progress.start("prepare")
     settings, snapshot = plan.trainer, folder / "snapshot"
@@ -58,7 +61,11 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     ratings = prepare_ratings(
         rating_rows, base.tokenizer, settings.max_length, settings.batch_size, settings.seed
     )
-    for name, notices in (("pairs", pairs.notices), ("holdout", holdout.notices), ("ratings", ratings.notices)):
+    for name, notices in (
+        ("pairs", pairs.notices),
+        ("holdout", holdout.notices),
+        ("ratings", ratings.notices),
+    ):
         log_notices(name, notices)
 
     policy, stages = train(folder, plan, base, live, pairs, ratings, progress)
@@ -69,10 +76,16 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     policy.unload()  # the gate measures the files, not what happens to be in memory
 
     progress.start("evaluate")
-    asked = [row.messages for row in (*holdout_rows, *pair_rows, *rating_rows)]
+    asked = [row.messages for row in (*holdout_rows, *pair_rows)] + [row.messages for row in rating_rows]
     prompts = choose_prompts(asked, base.tokenizer, plan.gate, settings.max_length)
     verdict = run_gate(
-        base, draft, live, holdout.rows, prompts, plan.gate, lambda done, of: progress.step("evaluate", done, of)
+        base,
+        draft,
+        live,
+        holdout.rows,
+        prompts,
+        plan.gate,
+        lambda done, of: progress.step("evaluate", done, of),
     )
     packages = read_packages()
     training = Training(stages, hash_snapshot(snapshot), packages)
@@ -91,14 +104,19 @@ def train(
     ratings: RatingSet,
     progress: ProgressLog,
 ) -> tuple[Any, dict[str, str]]:
-    """DPO on the pairs, then KTO on the ratings, on one adapter; with what each trained on, or why it did not."""
+    """DPO on the pairs, then KTO on the ratings, on one adapter; with what each trained on, or why it did
+    not."""
     from trainer.dpo import train_dpo
     from trainer.kto import train_kto, why_not_kto
     from trainer.qlora import read_weights, start_policy
 
     settings, policy, weights = plan.trainer, None, None
     up = ratings.num_desirable
-    no_dpo = None if len(pairs.rows) >= settings.min_pairs else f"{len(pairs.rows)} pairs of {settings.min_pairs} needed"
+    no_dpo = (
+        None
+        if len(pairs.rows) >= settings.min_pairs
+        else f"{len(pairs.rows)} pairs of {settings.min_pairs} needed"
+    )
     no_kto = why_not_kto(up, len(ratings.rows) - up, settings)
     if no_dpo and no_kto:
         raise BadValue(f"nothing to train on: {no_dpo}; {no_kto}")
@@ -158,21 +176,29 @@ def is_first_process() -> bool:
 
 
 def prepare_process(plan: RoundPlan) -> None:
-    """Settle what must be settled before torch is imported, and be the first to go when memory runs out."""
+    """Settle what must be settled before torch and the hub's client are imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(plan.threads)
-    os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    os.environ |= {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TQDM_DISABLE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
     if Path(plan.base.model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def volunteer_for_oom_killer() -> None:
+    """When memory runs out, the round is to go and not the service."""
     try:
         Path("/proc/self/oom_score_adj").write_text(str(EAGER_OOM_SCORE))
-    except OSError:
-        logger.info("the kernel does not let this process volunteer for the out-of-memory killer")
+    except OSError as error:
+        logger.info("this process cannot volunteer for the out-of-memory killer: %s", error)
 
 
 def follow_parent() -> None:
     """End with the service that started this process, where the kernel offers that."""
-    if os.environ.get("HEED_PARENT_PID") == str(os.getppid()) and sys.platform == "linux":
+    if os.environ.get("ROUND_PARENT_PID") == str(os.getppid()) and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -182,17 +208,9 @@ def cancel(_signal: int, _frame: object) -> None:
     os._exit(CANCELLED)
 
 
-def main(arguments: list[str]) -> int:
-    """The process: 0 with a verdict, 1 without; the last line of the log then says why."""
-    started = time.monotonic()
-    signal.signal(signal.SIGTERM, cancel)
-    follow_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if len(arguments) != 1:
-        logger.error("usage: python -m trainer.round DIRECTORY")
-        return 2
+def reach_verdict(folder: Path) -> int:
+    """Read the plan and run it: 0 with a verdict, 1 without; the last line of the log then says why."""
     try:
-        folder = Path(arguments[0])
         plan = read_plan(folder)
         prepare_process(plan)
         import torch
@@ -203,8 +221,24 @@ def main(arguments: list[str]) -> int:
         logger.exception("the round failed")
         logger.error("no verdict: %s: %s", type(error).__name__, " ".join(str(error).split()))
         return 1
-    logger.info("done in %.1f s", time.monotonic() - started)
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """The process. Signals come first: the libraries take seconds to load, and a cancel must not wait for
+    them."""
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, cancel)
+    follow_parent()
+    volunteer_for_oom_killer()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(arguments) != 1:
+        logger.error("usage: python -m trainer.round DIRECTORY")
+        return 2
+    code = reach_verdict(Path(arguments[0]))
+    if code == 0:
+        logger.info("done in %.1f s", time.monotonic() - started)
+    return code
 
 
 if __name__ == "__main__":

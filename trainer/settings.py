@@ -1,6 +1,8 @@
-"""What a round is told: the base model, how it trains, what its gate demands, and the plan that holds all three.
+"""What a round is told: the base model, how it trains, what its gate demands, and the plan that holds all
+three.
 
-Plain frozen records and one reader; no torch, so the service can build and check them without loading a model.
+Plain frozen records and one reader; no torch, so the service can build and check them without loading a
+model.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """The frozen model under every adapter. `chat_template` None means the model's own; "auto" means by device."""
+    """The frozen model under every adapter. `chat_template` None means the model's own; "auto" means by
+    device."""
 
     __pydantic_config__ = _STRICT
 
@@ -32,8 +35,8 @@ class BaseModel:
 class TrainerSettings:
     """How one candidate is trained. The defaults are the ones measured on the starter policy.
 
-    `start` fresh and `reference` base train a new adapter on all labels so far; previous starts from, or compares
-    with, the adapter that is live. `label_smoothing` is cDPO's share of flipped labels.
+    `start` fresh and `reference` base train a new adapter on all labels so far; previous starts from, or
+    compares with, the adapter that is live. `label_smoothing` is cDPO's share of flipped labels.
     """
 
     __pydantic_config__ = _STRICT
@@ -71,18 +74,25 @@ class TrainerSettings:
             if not getattr(self, name) > 0:
                 raise BadValue(f"trainer {name} {getattr(self, name)} must be greater than 0")
         if not 0.0 <= self.label_smoothing < 0.5:
-            raise BadValue(f"trainer label_smoothing {self.label_smoothing} is outside 0..0.5 (0.5 would unlearn)")
+            raise BadValue(
+                f"trainer label_smoothing {self.label_smoothing} is outside 0..0.5 (0.5 would unlearn)"
+            )
         if not 0.0 <= self.warmup < 1.0:
             raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 (a share of the steps)")
         if self.batch_size < 2:
-            raise BadValue(f"trainer batch_size {self.batch_size} must be at least 2: KTO compares rows of one batch")
+            raise BadValue(
+                f"trainer batch_size {self.batch_size} must be at least 2: KTO compares rows of one batch"
+            )
         if self.start == "fresh" and self.reference == "previous":
-            raise BadValue("trainer reference 'previous' needs start 'previous': a fresh adapter starts at the base")
+            raise BadValue(
+                "trainer reference 'previous' needs start 'previous': a fresh adapter starts at the base"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """What a candidate must show. Shares and ratios are of answers; drift is in nats a token, against the base."""
+    """What a candidate must show. Shares and ratios are of answers; drift is in nats a token, against the
+    base."""
 
     __pydantic_config__ = _STRICT
 
@@ -103,21 +113,41 @@ class GateSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_drift", "max_own_drift", "num_prompts", "samples_per_prompt", "max_tokens", "batch_size"):
+        for name in (
+            "max_drift",
+            "max_own_drift",
+            "num_prompts",
+            "samples_per_prompt",
+            "max_tokens",
+            "batch_size",
+        ):
             if not getattr(self, name) > 0:
                 raise BadValue(f"gate {name} {getattr(self, name)} must be greater than 0")
         if self.min_holdout_pairs < 2:
-            raise BadValue(f"gate min_holdout_pairs {self.min_holdout_pairs} must be at least 2: one pair has no noise")
-        for low, high in (("min_length_ratio", "max_length_ratio"), ("min_entropy_ratio", "max_entropy_ratio")):
+            raise BadValue(
+                f"gate min_holdout_pairs {self.min_holdout_pairs} must be at least 2: one pair has no noise"
+            )
+        for low, high in (
+            ("min_length_ratio", "max_length_ratio"),
+            ("min_entropy_ratio", "max_entropy_ratio"),
+        ):
             if not 0.0 <= getattr(self, low) < 1.0 < getattr(self, high):
-                raise BadValue(f"gate {low} {getattr(self, low)} and {high} {getattr(self, high)} must enclose 1")
-        if not 0.0 <= self.min_distinct <= 1.0 or not 0.0 <= self.accuracy_margin <= 1.0 or self.share_margin < 0.0:
-            raise BadValue("gate min_distinct and accuracy_margin must be within 0..1 and share_margin not negative")
+                raise BadValue(
+                    f"gate {low} {getattr(self, low)} and {high} {getattr(self, high)} must enclose 1"
+                )
+        if (
+            not 0.0 <= self.min_distinct <= 1.0
+            or not 0.0 <= self.accuracy_margin <= 1.0
+            or self.share_margin < 0.0
+        ):
+            raise BadValue(
+                "gate min_distinct and accuracy_margin must be within 0..1 and share_margin not negative"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """round.json: everything a round needs besides its snapshot. `live_adapter` None means the base is live."""
+    """round.json: all a round needs besides its snapshot. `live_adapter` None means the base is live."""
 
     __pydantic_config__ = _STRICT
 

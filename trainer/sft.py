@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 class SftSettings:
     """How one SFT run trains; `max_tokens` cuts a dialogue that is longer, prompt included."""
 
-    batch_size: int = 32
+    batch_size: int = 16
     epochs: float = 1.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     adam_beta2: float = 0.99

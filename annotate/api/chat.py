@@ -26,12 +26,12 @@ from annotate.api.completions import (
     write_delta,
     write_end,
 )
-from annotate.api.given import Body, Given, ShortText, Tester, Text
+from annotate.api.given import Body, Given, MessageAnswer, ShortText, Tester, Text, show_messages
 from annotate.chat import Answer, answer, rate
-from store.completions import read_conversation, read_conversations
-from store.errors import Busy, HeedError, NotFound
+from store.completions import ConversationSummary, read_conversation, read_conversations
+from store.errors import Busy, HeedError
 from store.policies import read_policies
-from store.records import FinishReason, Message
+from store.records import FinishReason, Turn
 
 log = logging.getLogger(__name__)
 routes = APIRouter(prefix="/v1", tags=["chat"])
@@ -42,7 +42,7 @@ class FeedbackBody(Body):
 
     completion_id: Annotated[str, Field(max_length=100)]
     rating: Literal[1, -1, 0]
-    reasons: Annotated[list[ShortText], Field(max_length=12)] = []
+    reasons: list[ShortText] = Field(default=[], max_length=12)
     comment: Text = ""
     correction: Text | None = None
 
@@ -62,7 +62,7 @@ class TurnAnswer:
     """One exchange: the last question, the answer, who wrote it, and your thumb on it."""
 
     completion_id: str
-    question: Message
+    question: MessageAnswer
     text: str
     version: str
     finish_reason: FinishReason
@@ -135,31 +135,28 @@ def save_feedback(body: FeedbackBody, services: Given, person: Tester) -> Feedba
 
 
 @routes.get("/conversations")
-def list_conversations(services: Given, person: Tester) -> list[dict[str, object]]:
-    """Your conversations."""
-    return [_as_dict(summary) for summary in read_conversations(services.store, person.person_id)]
+def list_conversations(services: Given, person: Tester) -> list[ConversationSummary]:
+    """Your conversations, the one used last first."""
+    return read_conversations(services.store, person.person_id)
 
 
 @routes.get("/conversations/{conversation_id}")
 def show_conversation(conversation_id: str, services: Given, person: Tester) -> ConversationAnswer:
     """One conversation of yours with your thumbs."""
     turns = read_conversation(services.store, conversation_id, person.person_id)
-    if not turns:
-        raise NotFound(f"there is no conversation {conversation_id!r} of yours")
-    return ConversationAnswer(
-        conversation_id,
-        [
-            TurnAnswer(
-                completion_id=turn.completion.completion_id,
-                question=turn.completion.messages[-1],
-                text=turn.completion.text,
-                version=turn.completion.version,
-                finish_reason=turn.completion.finish_reason,
-                rating=turn.rating,
-                created_at=turn.completion.created_at,
-            )
-            for turn in turns
-        ],
+    return ConversationAnswer(conversation_id, [_show_turn(turn) for turn in turns])
+
+
+def _show_turn(turn: Turn) -> TurnAnswer:
+    completion = turn.completion
+    return TurnAnswer(
+        completion_id=completion.completion_id,
+        question=show_messages(completion.messages)[-1],
+        text=completion.text,
+        version=completion.version,
+        finish_reason=completion.finish_reason,
+        rating=turn.rating,
+        created_at=completion.created_at,
     )
 
 

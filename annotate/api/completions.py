@@ -97,6 +97,7 @@ def write_completion(answer: Answer, created: int) -> dict[str, object]:
         {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
     ]
     body["usage"] = _usage(answer.completion)
+    body["heed"] = _how_drawn(answer)
     return body
 
 
@@ -140,6 +141,16 @@ def _chunk(answer: Answer, created: int, choices: Sequence[object], usage: objec
 
 def _event(body: object) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+def _how_drawn(answer: Answer) -> dict[str, object]:
+    # OpenAI's format has no place for these, and whoever evaluates a policy needs them.
+    drawn: dict[str, object] = {"version": answer.version, "finish_reason": answer.finish_reason}
+    if answer.completion is not None:
+        drawn["logprob_sum"] = answer.completion.logprob_sum
+        drawn["num_tokens"] = len(answer.completion.token_ids)
+        drawn["seed"] = answer.completion.sampling.seed
+    return drawn
 
 
 def _usage(completion: Completion | None) -> dict[str, int]:

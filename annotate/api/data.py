@@ -20,6 +20,7 @@ from annotate.services import Services
 from store.errors import BadValue
 from store.exchange import export_labels
 from store.prompts import NewPrompt, add_prompts
+from store.records import Message
 
 routes = APIRouter(prefix="/v1", tags=["data"])
 
@@ -30,7 +31,7 @@ class PromptBody(Body):
     """One prompt: a conversation that ends with the user."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=500)]
-    tags: Annotated[list[ShortText], Field(max_length=50)] = []
+    tags: list[ShortText] = Field(default=[], max_length=50)
 
 
 class PromptsBody(Body):
@@ -65,7 +66,7 @@ async def import_prompts(
     source: Annotated[ShortText, Query()] = "import",
     skip_bad: bool = False,
 ) -> AddedAnswer:
-    """Add prompts from JSON lines, `{"prompt": text or messages, "tags"?: […]}`; all or none unless `skip_bad`."""
+    """Add prompts from JSON lines, `{"prompt": text or messages}`; all or none unless `skip_bad`."""
     with tempfile.SpooledTemporaryFile(max_size=1 << 20) as upload:
         async for part in request.stream():
             upload.write(part)
@@ -96,7 +97,7 @@ def _add(services: Services, prompts: list[NewPrompt], source: str, skipped: lis
 
 
 def _new_prompt(prompt: PromptBody) -> NewPrompt:
-    messages = tuple({"role": message.role, "content": message.text} for message in prompt.messages)
+    messages = [Message(role=message.role, content=message.text) for message in prompt.messages]
     return NewPrompt(messages=messages, tags=tuple(prompt.tags))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from annotate.auth import current_person, require
 from annotate.services import Services
 from annotate.text import refuse_controls
-from store.records import Person, Role
+from store.records import Message, Person, Role
 
 
 async def read_services(request: Request) -> Services:
@@ -41,6 +42,19 @@ Admin = Annotated[Person, Depends(allow("admin"))]
 
 Text = Annotated[str, AfterValidator(refuse_controls)]
 ShortText = Annotated[Text, StringConstraints(max_length=500)]
+
+
+@dataclass(frozen=True)
+class MessageAnswer:
+    """A chat message as it is sent (the record is a TypedDict, which has no schema before Python 3.12)."""
+
+    role: str
+    content: str
+
+
+def show_messages(messages: Sequence[Message]) -> list[MessageAnswer]:
+    """Messages as they are sent."""
+    return [MessageAnswer(message["role"], message["content"]) for message in messages]
 
 
 class Body(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from annotate.api.given import Annotator, Body, Given, ShortText, Text
+from annotate.api.given import Annotator, Body, Given, MessageAnswer, ShortText, Text, show_messages
 from annotate.session import ShownChoice, TaskView, judge, next_task, renew, undo
 from store.records import TaskKind
 
@@ -27,10 +27,22 @@ class JudgementBody(Body):
 
     choice: ShownChoice
     strength: Literal[1, 2] = 1
-    reasons: Annotated[list[ShortText], Field(max_length=12)] = []
+    reasons: list[ShortText] = Field(default=[], max_length=12)
     comment: Text = ""
     correction: Text | None = None
     active_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
+
+
+@dataclass(frozen=True)
+class TaskAnswer:
+    """A task to judge; `right` is null for a single answer. Nothing tells which policy wrote what."""
+
+    task_id: str
+    kind: TaskKind
+    lease_expires_at: datetime
+    messages: list[MessageAnswer]
+    left: str
+    right: str | None
 
 
 @dataclass(frozen=True)
@@ -51,12 +63,10 @@ class JudgementAnswer:
     created_at: datetime
 
 
-@routes.post(
-    "/tasks/next", responses={204: {"description": "no task is left for you"}}, response_model=TaskView
-)
-def lease_next(services: Given, person: Annotator, body: NextTask | None = None) -> TaskView | Response:
+@routes.post("/tasks/next", responses={204: {"description": "none left for you"}}, response_model=TaskAnswer)
+def lease_next(services: Given, person: Annotator, body: NextTask | None = None) -> TaskAnswer | Response:
     """The task you hold, or the next one; sides are drawn at random and stay as drawn."""
-    return next_task(services, person, (body or NextTask()).kind) or Response(status_code=204)
+    return _show(next_task(services, person, (body or NextTask()).kind))
 
 
 @routes.post("/tasks/{task_id}/heartbeat")
@@ -82,9 +92,14 @@ def save_choice(task_id: str, body: JudgementBody, services: Given, person: Anno
     return JudgementAnswer(saved.judgement_id, task_id, body.choice, saved.created_at)
 
 
-@routes.post(
-    "/judgements/undo", responses={204: {"description": "nothing to take back"}}, response_model=TaskView
-)
-def undo_judgement(services: Given, person: Annotator) -> TaskView | Response:
+@routes.post("/judgements/undo", responses={204: {"description": "none to undo"}}, response_model=TaskAnswer)
+def undo_judgement(services: Given, person: Annotator) -> TaskAnswer | Response:
     """Take your newest judgement or skip back; the task is yours again, sides unchanged."""
-    return undo(services, person) or Response(status_code=204)
+    return _show(undo(services, person))
+
+
+def _show(view: TaskView | None) -> TaskAnswer | Response:
+    if view is None:
+        return Response(status_code=204)
+    messages = show_messages(view.messages)
+    return TaskAnswer(view.task_id, view.kind, view.lease_expires_at, messages, view.left, view.right)

@@ -1,4 +1,4 @@
-"""The description of this API: OpenAPI as JSON, and a plain page that lists it; nothing comes from elsewhere."""
+"""The description of this API: OpenAPI as JSON, and a plain page that lists it, both served from here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid #8886; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0; }
+tr { border-bottom: 1px solid #8886; }
 code { font-family: ui-monospace, monospace; }
 """
 

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def explain(error: Exception, act: str) -> str:
-    """One sentence for the page. `act` says what failed, as in "save this judgement"; call it while handling `error`."""
+    """One sentence for the page; `act` says what failed, as in "save this judgement"."""
     if isinstance(error, HeedError):
         logger.info("could not %s: %s", act, error)
         sentence = str(error).strip() or error.kind.replace("_", " ")

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
-# The page is ready for keys when <html data-hotkeys="ready">; the off switch (WCAG 2.1.4) sets "off" and is kept.
+# The page takes keys when <html data-hotkeys="ready">; the off switch (WCAG 2.1.4) sets "off" and is kept.
 _JS = r"""
 const root = document.documentElement, keys = props.keymap;
 const typing = t => t && (t.isContentEditable || /^(TEXTAREA|SELECT)$/.test(t.tagName)
   || (t.tagName === 'INPUT' && !/^(radio|checkbox|button)$/.test(t.type)));
 const target = id => { const e = document.getElementById(id);
   return e && (e.matches('button,input,summary') ? e : e.querySelector('summary,button,input')); };
-for (const [key, ids] of Object.entries(keys)) for (const id of ids) { const b = target(id);
-  b?.setAttribute('aria-keyshortcuts', ((b.getAttribute('aria-keyshortcuts') || '') + ' ' + key).trim()); }
+const label = () => { for (const [key, ids] of Object.entries(keys)) for (const id of ids) {
+  const b = target(id);
+  b?.setAttribute('aria-keyshortcuts', ((b.getAttribute('aria-keyshortcuts') || '') + ' ' + key).trim()); } };
 document.addEventListener('keydown', e => {
   if (e.altKey || e.repeat || e.isComposing) return;
   if (e.key === 'Escape') {
@@ -27,9 +28,10 @@ document.addEventListener('keydown', e => {
   }
   if (root.dataset.hotkeys !== 'ready') return;
   const one = e.key.length === 1, ctrl = e.ctrlKey || e.metaKey;
-  const combo = (ctrl ? 'Ctrl+' : '') + (e.shiftKey && !one ? 'Shift+' : '') + (one ? e.key.toLowerCase() : e.key);
+  const held = (ctrl ? 'Ctrl+' : '') + (e.shiftKey && !one ? 'Shift+' : '');
+  const combo = held + (one ? e.key.toLowerCase() : e.key);
   if (typing(e.target)) return;
-  if (e.key === 'Enter' && e.target.closest?.('button,summary,a')) return;   // a focused control keeps its own Enter
+  if (e.key === 'Enter' && e.target.closest?.('button,summary,a')) return;  // it has an Enter of its own
   for (const id of keys[combo] || []) {
     const b = target(id);
     if (!b || b.disabled || b.offsetParent === null) continue;
@@ -38,13 +40,19 @@ document.addEventListener('keydown', e => {
     return;
   }
 }, true);
-const box = document.getElementById('hotkeys-on'), turn = on => { root.dataset.hotkeys = on ? 'ready' : 'off'; };
-if (box) {
-  box.checked = localStorage.getItem('heed-hotkeys') !== 'off';
-  box.addEventListener('change', () => {
+const turn = on => { root.dataset.hotkeys = on ? 'ready' : 'off'; };
+const start = () => {
+  const box = document.getElementById('hotkeys-on'), kept = localStorage.getItem('heed-hotkeys') !== 'off';
+  label();
+  if (box) box.checked = kept;
+  box?.addEventListener('change', () => {
     localStorage.setItem('heed-hotkeys', box.checked ? 'on' : 'off'); turn(box.checked); });
-}
-turn(!box || box.checked);
+  turn(!box || kept);
+};
+const waiting = setInterval(() => {   // the other components of the page come one after the other
+  if (!Object.values(keys).flat().every(id => document.getElementById(id))) return;
+  clearInterval(waiting); start();
+}, 30);
 """
 
 # Counts only while the page is visible and something was pressed, moved or scrolled in the last 30 s.
@@ -63,7 +71,7 @@ window.heedNextItem = () => { active = 0; last = seen = performance.now();
 
 
 def hotkeys(keymap: Mapping[str, Sequence[str]]) -> gr.HTML:
-    """Bind each key ("1", "Shift+ArrowLeft", "?") to the first of the given element ids that is visible and enabled."""
+    """Bind each key ("1", "Shift+ArrowLeft") to the first of its element ids that is visible and enabled."""
     return gr.HTML(
         "",
         html_template="",
@@ -74,5 +82,5 @@ def hotkeys(keymap: Mapping[str, Sequence[str]]) -> gr.HTML:
 
 
 def active_time() -> gr.HTML:
-    """Define `heedActiveMs()` and `heedNextItem()` in the browser: active milliseconds on the item now on screen."""
+    """Define `heedActiveMs()` (milliseconds in use on this item) and `heedNextItem()` in the browser."""
     return gr.HTML("", html_template="", js_on_load=_ACTIVE_TIME_JS, elem_classes=["silent"])

@@ -1,4 +1,4 @@
-"""What the admin page shows, as HTML made from records. Pure functions; every value is escaped on its way in."""
+"""What the admin page shows, as HTML made from records. Pure functions; every value is escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from store.records import Condition, Person, Policy, Promotion, Round, Why
 Row = Mapping[str, object]  # one line of progress.jsonl or one check of gate.json, as its writer left it
 
 _TONES = {
-    "live": "live", "promoted": "good", "candidate": "busy", "retired": "", "rejected": "warn", "failed": "bad",
+    "live": "live", "promoted": "good", "candidate": "busy", "rejected": "warn", "failed": "bad",
     "cancelled": "warn", "interrupted": "warn", "queued": "busy", "preparing": "busy", "training": "busy",
     "evaluating": "busy", "rollback": "warn", "promote": "good",
 }  # fmt: skip
@@ -36,14 +36,18 @@ def write_why(why: Why) -> str:
         ]
         for condition in why.conditions
     ]
-    return f'<p class="verdict">{plain(explain_start(why))}</p>' + _table(("Condition", "Value", "Needed", ""), rows)
+    return f'<p class="verdict">{plain(explain_start(why))}</p>' + _table(
+        ("Condition", "Value", "Needed", ""), rows
+    )
 
 
 def explain_start(why: Why) -> str:
     """One sentence: whether a round starts by itself now, and if not, what it waits for."""
     if why.starts:
         return "A round starts by itself with the next check."
-    guards = [condition.says for condition in why.conditions if condition.kind == "guard" and not condition.holds]
+    guards = [
+        condition.says for condition in why.conditions if condition.kind == "guard" and not condition.holds
+    ]
     if guards:
         return f"Held back: {'; '.join(guards)}."
     return f"Waiting: {' or '.join(_open_triggers(why.conditions)) or 'no trigger is set'}."
@@ -52,43 +56,40 @@ def explain_start(why: Why) -> str:
 def write_round(current: Round | None, progress: Sequence[Row], now: datetime) -> str:
     """The round that runs, or the newest one; a sentence when there was none."""
     if current is None:
-        return '<p class="nothing">No round has run yet. It starts by itself when the conditions beside hold.</p>'
-    head = (
-        f'<p class="verdict">{_badge(current.state)} Round {plain(current.round_id)} from {plain(current.parent)}'
-        f"{f' to {plain(current.version)}' if current.version else ''}</p>"
-    )
+        return '<p class="nothing">No round has run yet. It starts when the conditions beside hold.</p>'
+    aim = f" to {current.version}" if current.version else ""
+    line = plain(f" Round {current.round_id} from {current.parent}{aim}")
+    head = f'<p class="verdict">{_badge(current.state)}{line}</p>'
     tail = f'<p class="nothing">{plain(current.reason)}</p>' if current.reason else ""
-    if current.finished_at is not None:
-        counted = f"{current.num_pairs} pairs and {current.num_ratings} ratings, finished {_time(current.finished_at)}"
-        return f'{head}<p class="nothing">{counted}</p>{tail}'
-    return head + write_progress(current, progress, now) + tail
+    if current.finished_at is None:
+        return head + write_progress(current, progress, now) + tail
+    counted = f"{current.num_pairs} pairs and {current.num_ratings} ratings, finished "
+    return f'{head}<p class="nothing">{counted}{_time(current.finished_at)}</p>{tail}'
 
 
 def write_progress(current: Round, progress: Sequence[Row], now: datetime) -> str:
     """Stage, step bar, the newest numbers and about how long the stage still takes."""
     last = next((row for row in reversed(progress) if "step" in row), None)
     stage = str(progress[-1].get("stage", current.state)) if progress else current.state
-    if last is None or stage != last.get("stage"):
-        return f'<div class="bar"><i style="width:2%"></i></div><div class="figures"><span>{plain(stage)}</span></div>'
+    if last is None or stage != last.get("stage"):  # a stage that counts no steps, or has just begun
+        return _bar(0.02) + _figures([f"<span>{plain(stage)}</span>"])
     step, most = _as_float(last.get("step")) or 0.0, _as_float(last.get("max_steps")) or 1.0
-    share = min(max(step / most, 0.0), 1.0) if most else 0.0
-    figures = [f"<span>{plain(stage)} step <b>{step:.0f}/{most:.0f}</b></span>"]
-    for key, name in _FIGURES:
-        value = _as_float(last.get(key))
-        figures += [f"<span>{name} <b>{value:.3f}</b></span>"] if value is not None else []
+    share = min(max(step / most, 0.0), 1.0)
+    values = [(name, _as_float(last.get(key))) for key, name in _FIGURES]
+    figures = [
+        f"<span>{plain(stage)} step <b>{step:.0f}/{most:.0f}</b></span>",
+        *(f"<span>{name} <b>{value:.3f}</b></span>" for name, value in values if value is not None),
+    ]
     if 0.0 < share < 1.0:
-        figures.append(f"<span>about <b>{_duration((now - current.created_at).total_seconds() * (1 / share - 1))}</b> left</span>")
-    bar = (
-        f'<div class="bar" role="progressbar" aria-label="Training progress" aria-valuemin="0" aria-valuemax="100"'
-        f' aria-valuenow="{share * 100:.0f}"><i style="width:{share * 100:.1f}%"></i></div>'
-    )
-    return f'{bar}<div class="figures">{"".join(figures)}</div>'
+        seconds = (now - current.created_at).total_seconds() * (1 / share - 1)
+        figures.append(f"<span>about <b>{_duration(seconds)}</b> left</span>")
+    return _bar(share) + _figures(figures)
 
 
 def write_gate(round_id: str, gate: Mapping[str, object] | None) -> str:
     """The gate's decision and each of its checks against the live version."""
     if gate is None:
-        return '<p class="nothing">No candidate has been compared yet. The gate decides at the end of a round.</p>'
+        return '<p class="nothing">No candidate yet. The gate decides at the end of a round.</p>'
     checks = gate.get("checks")
     rows = [
         [
@@ -100,10 +101,9 @@ def write_gate(round_id: str, gate: Mapping[str, object] | None) -> str:
         if isinstance(check, Mapping)
     ]
     decision = str(gate.get("decision", ""))
-    head = (
-        f'<p class="verdict">{_badge(decision, "good" if decision == "promote" else "bad")} Round {plain(round_id)}:'
-        f" {plain(str(gate.get('reason', '')))}</p>"
-    )
+    badge = _badge(decision, "good" if decision == "promote" else "bad")
+    line = plain(f"Round {round_id}: {gate.get('reason', '')}")
+    head = f'<p class="verdict">{badge} {line}</p>'
     return head + _table(("Check", "Candidate", "Live", "Threshold", "Noise", ""), rows)
 
 
@@ -194,20 +194,35 @@ def write_people(people: Sequence[tuple[Person, int]]) -> str:
 def write_secrets(name: str, password: str, token: str) -> str:
     """A new person's password and API token; they are not kept anywhere and cannot be shown again."""
     return (
-        f'<div class="said"><p>{plain(name)} can sign in now. Pass these on; they are shown only this once.</p>'
+        f'<div class="said"><p>{plain(name)} can sign in now. Pass these on; they are shown once.</p>'
         f"<p>Password <code>{plain(password)}</code></p><p>API token <code>{plain(token)}</code></p></div>"
     )
 
 
 def say(sentence: str, is_bad: bool = False) -> str:
     """The answer to a click, beside the button; spoken by screen readers."""
-    return f'<p class="said{" bad" if is_bad else ""}" role="{"alert" if is_bad else "status"}">{plain(sentence)}</p>'
+    tone, role = ("said bad", "alert") if is_bad else ("said", "status")
+    return f'<p class="{tone}" role="{role}">{plain(sentence)}</p>'
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th scope=col>{plain(name) or '<span class=unseen>Verdict</span>'}</th>" for name in heads)
+    head = "".join(
+        f"<th scope=col>{plain(name) or '<span class=unseen>Verdict</span>'}</th>" for name in heads
+    )
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="table" tabindex="0">{table}</div>'
+
+
+def _bar(share: float) -> str:
+    return (
+        f'<div class="bar" role="progressbar" aria-label="Training progress" aria-valuemin="0"'
+        f' aria-valuemax="100" aria-valuenow="{share * 100:.0f}"><i style="width:{share * 100:.1f}%"></i></div>'
+    )
+
+
+def _figures(figures: Sequence[str]) -> str:
+    return f'<div class="figures">{"".join(figures)}</div>'
 
 
 def _badge(word: str, tone: str | None = None) -> str:

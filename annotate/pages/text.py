@@ -1,8 +1,8 @@
 """Text that other people or the model wrote, made safe and honest to show. Knows no page and no Gradio.
 
-A rater must see exactly what the model wrote: raw HTML, images and entities appear as the characters they are,
-and characters that are invisible or reorder the line appear as markers. The renderer's sanitiser and the
-Content-Security-Policy stand behind this; nothing here relies on being the only guard.
+A rater must see exactly what the model wrote: raw HTML, images and entities appear as the characters they
+are, and characters that are invisible or reorder the line appear as markers. The renderer's sanitiser and
+the Content-Security-Policy stand behind this; it is not the only guard.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 
-# Bidi controls, zero-width characters, tag characters, soft hyphen and control characters other than tab and newline.
+# Bidi controls, zero-width and tag characters, the soft hyphen, control characters but tab and newline.
 # ZWNJ and ZWJ (200C, 200D) stay: Persian and emoji need them.
 _INVISIBLE = re.compile(
     "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f"
@@ -26,7 +26,9 @@ _JOINER = "\u2060"  # zero-width and not a letter: after it none of the three st
 
 def mark_invisible(text: str) -> str:
     """The same text with every invisible or reordering character replaced by ‹U+XXXX›."""
-    return _INVISIBLE.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _INVISIBLE.sub(
+        lambda found: f"‹U+{ord(found[0]):04X}›", text.replace("\r\n", "\n").replace("\r", "\n")
+    )
 
 
 def plain(text: str) -> str:
@@ -37,9 +39,9 @@ def plain(text: str) -> str:
 def safe_md(text: str) -> str:
     """Markdown in which nothing but Markdown, fenced code and $$formulas$$ is alive.
 
-    Escaping as entities would show `&lt;` inside code spans, and telling code spans from text takes the renderer's
-    own parser; so a zero-width joiner defuses every `<tag`, `&entity;` and `![image]` instead. It changes nothing
-    to see. Plainly fenced code is left untouched, so that what is copied from it still runs.
+    Escaping as entities would show `&lt;` inside code spans, and telling code spans from text takes the
+    renderer's own parser; so a zero-width joiner defuses every `<tag`, `&entity;` and `![image]` instead. It
+    changes nothing to see. Plainly fenced code is left untouched, so that what is copied from it still runs.
     """
     formulas: list[str] = []
 
@@ -53,7 +55,7 @@ def safe_md(text: str) -> str:
 
 
 def _has_plain_fences(lines: list[str]) -> bool:
-    # A fence that is indented, quoted or in a list ends in ways only a full parser knows: then nothing counts as code.
+    # An indented, quoted or listed fence ends in ways only a full parser knows: then nothing counts as code.
     return all(line.startswith(("```", "~~~")) for line in lines if _FENCE_ANYWHERE.search(line))
 
 

@@ -22,7 +22,8 @@ _PAGES: dict[str, tuple[str, tuple[Role, ...]]] = {
 _JS = r"""
 const dark = () => document.body.classList.contains('dark');
 const kept = localStorage.getItem('heed-theme');
-if (kept && !new URLSearchParams(location.search).has('__theme')) document.body.classList.toggle('dark', kept === 'dark');
+const asked = new URLSearchParams(location.search).has('__theme');
+if (kept && !asked) document.body.classList.toggle('dark', kept === 'dark');
 document.addEventListener('click', e => {
   if (!e.target.closest?.('#theme-toggle')) return;
   document.body.classList.toggle('dark');
@@ -73,9 +74,14 @@ def write_links(title: str, role: Role | None) -> str:
 
 def write_account(person: Person, live_version: str | None) -> str:
     """Who is signed in and how to leave; `live_version` None shows no version."""
-    badge = f'<span id="live-version" class="badge live">live {escape(live_version)}</span>' if live_version else ""
+    badge = (
+        f'<span id="live-version" class="badge live">live {escape(live_version)}</span>'
+        if live_version
+        else ""
+    )
     return (
         f'{badge}<button id="theme-toggle" type="button" class="quiet">Theme</button>'
         f'<span id="person">{plain(person.name)}</span>'
-        '<form method="post" action="/logout"><button id="sign-out" type="submit" class="quiet">Sign out</button></form>'
+        '<form method="post" action="/logout">'
+        '<button id="sign-out" type="submit" class="quiet">Sign out</button></form>'
     )

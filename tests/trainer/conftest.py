@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from store.chat_templates import CHATML
 from store.records import PairRow, RatingRow
+from trainer.library import ProgressLog
+from trainer.preferences import TrainingPair
 from trainer.qlora import LoadedBase, load_base
 from trainer.settings import BaseModel, TrainerSettings
 
@@ -44,7 +47,9 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer_object=words, pad_token="<pad>", unk_token="<unk>", eos_token="<|im_end|>"
     )
     # The markers are words of their own only when blanks surround them.
-    tokenizer.chat_template = CHATML.replace("'<|im_end|>", "' <|im_end|>").replace("<|im_start|>", " <|im_start|> ")
+    tokenizer.chat_template = CHATML.replace("'<|im_end|>", "' <|im_end|>").replace(
+        "<|im_start|>", " <|im_start|> "
+    )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -76,7 +81,9 @@ def nf4_base(base_folder: Path) -> LoadedBase:
 
 @pytest.fixture
 def settings() -> TrainerSettings:
-    return TrainerSettings(learning_rate=2e-3, kto_learning_rate=2e-3, rank=8, alpha=16, warmup=0.0, schedule="constant")
+    return TrainerSettings(
+        learning_rate=2e-3, kto_learning_rate=2e-3, rank=8, alpha=16, warmup=0.0, schedule="constant"
+    )
 
 
 def answer(rng: random.Random, words: Sequence[str]) -> str:
@@ -173,7 +180,8 @@ def write_snapshot(
     pq.write_table(_table(pairs, PAIR_SCHEMA), folder / "pairs.parquet")
     pq.write_table(_table(ratings, RATING_SCHEMA), folder / "ratings.parquet")
     pq.write_table(
-        _table(holdout, PAIR_SCHEMA).append_column(kind, pa.array(["pair"] * len(holdout))), folder / "holdout.parquet"
+        _table(holdout, PAIR_SCHEMA).append_column(kind, pa.array(["pair"] * len(holdout), pa.string())),
+        folder / "holdout.parquet",
     )
     (folder / "SHA256").write_text("0" * 64 + "\n")
     (folder / "report.json").write_text("{}\n")
@@ -182,18 +190,32 @@ def write_snapshot(
 def _table(rows: Sequence[PairRow] | Sequence[RatingRow], schema: pa.Schema) -> pa.Table:
     names = [name for name in schema.names if name != "messages_json"]
     lines = [
-        {name: getattr(row, name) for name in names} | {"messages_json": json.dumps(row.messages)} for row in rows
+        {name: getattr(row, name) for name in names} | {"messages_json": json.dumps(row.messages)}
+        for row in rows
     ]
     return pa.Table.from_pylist(lines, schema=schema)
 
 
 @pytest.fixture
-def progress(tmp_path: Path) -> Iterator[object]:
-    from trainer.library import ProgressLog
-
-    yield ProgressLog(tmp_path / "progress.jsonl")
+def progress(tmp_path: Path) -> ProgressLog:
+    return ProgressLog(tmp_path / "progress.jsonl")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # peft 0.21 asks transformers 5.23 for a property by its old name.
-    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def accuracy(policy: Any, pairs: Sequence[TrainingPair]) -> float:
+    """The share of pairs whose chosen answer gained more over the base than the rejected one did."""
+    with torch.inference_mode():
+        gains = [_logp(policy, pair) for pair in pairs]
+        with policy.disable_adapter():
+            before = [_logp(policy, pair) for pair in pairs]
+    hits = [c - c0 > r - r0 for (c, r), (c0, r0) in zip(gains, before, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def _logp(policy: Any, pair: TrainingPair) -> list[float]:
+    sums = []
+    for answer in (pair.chosen_ids, pair.rejected_ids):
+        logits = policy(input_ids=torch.tensor([[*pair.prompt_ids, *answer]])).logits[
+            0, len(pair.prompt_ids) - 1 : -1
+        ]
+        sums.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum().item())
+    return sums

@@ -2,46 +2,172 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from pathlib import Path
+from math import log
 
 import pytest
 import torch
-from conftest import pair_rows
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from trainer.dpo import SharedPromptCollator, build_pair_trainer, cdpo_losses, train_dpo
+from tests.trainer.conftest import accuracy, pair_rows
+from trainer.dpo import PairTrainer, SharedPromptCollator, build_pair_trainer, cdpo_losses, train_dpo
 from trainer.library import shared_arguments
-from trainer.preferences import TrainingPair, prepare_pairs
+from trainer.preferences import prepare_pairs
 from trainer.qlora import read_weights, start_policy
-from trainer.settings import TrainerSettings
+
+
+class StockTrainer(DPOTrainer):
+    """The library's trainer, given ids; only the tokenising step is left out."""
+
+    def _prepare_dataset(self, dataset, *_args, **_kwargs):
+        return dataset
 
 
 def prepared(base, count, seed=0):
     return prepare_pairs(pair_rows(count, seed), base.tokenizer, 256).rows
 
 
-def test_losses_equal_the_librarys_sigmoid_loss_to_five_decimals(base, settings, tmp_path):
-    settings = replace(settings, label_smoothing=0.0)
+def train(base, rows, settings, folder):
+    """The trained weights; the base is left as it was."""
+    trainer = build_pair_trainer(
+        start_policy(base.model, settings, None), base.tokenizer, rows, settings, folder
+    )
+    trainer.train()
+    weights = read_weights(trainer.model)
+    trainer.model.unload()
+    return weights, trainer.state.log_history
+
+
+def largest_difference(one, other):
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def test_losses_and_metrics_equal_the_librarys_to_five_decimals(base, settings, tmp_path):
+    settings = replace(settings, label_smoothing=0.0, learning_rate=1e-2, epochs=6)
     rows = prepared(base, 8)
-    stock_rows = [{"prompt_ids": list(r.prompt_ids), "chosen_ids": list(r.chosen_ids), "rejected_ids": list(r.rejected_ids)} for r in rows]
-
-    class StockTrainer(DPOTrainer):
-        def _prepare_dataset(self, dataset, *args, **kwargs):
-            return dataset
-
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     arguments = shared_arguments(settings, tmp_path, 1e-2, 6) | {"precompute_ref_log_probs": False}
     start = start_policy(base.model, settings, None)
     stock = StockTrainer(
         model=start.model,
         args=DPOConfig(**arguments),
-        train_dataset=Dataset.from_list(stock_rows),
+        train_dataset=Dataset.from_list([{name: list(getattr(r, name)) for name in columns} for r in rows]),
         processing_class=base.tokenizer,
         peft_config=start.peft_config,
     )
     stock.train()
-    ours = build_pair_trainer(start_policy(stock.model.unload(), settings, None), base.tokenizer, rows, replace(settings, learning_rate=1e-2, epochs=6), tmp_path)
-    ours.train()
-    for one, other in zip(stock.state.log_history, ours.state.log_history, strict=True):
-        print(one, other)
+    stock.model.unload()
+    _, ours = train(base, rows, settings, tmp_path)
+
+    # Sharing the prompt saves tokens and time; everything else is the same number.
+    differs = {
+        "num_tokens",
+        "train_runtime",
+        "train_samples_per_second",
+        "train_steps_per_second",
+        "total_flos",
+    }
+    for theirs, mine in zip(stock.state.log_history, ours, strict=True):
+        assert set(theirs) == set(mine)
+        same = sorted(set(theirs) - differs)
+        assert [mine[name] for name in same] == pytest.approx(
+            [theirs[name] for name in same], abs=2e-4, rel=1e-4
+        )
+        assert mine.get("loss", 0.0) == pytest.approx(theirs.get("loss", 0.0), abs=1e-5)
+
+
+def test_smoothed_loss_is_smallest_at_a_finite_margin():
+    margins = torch.linspace(-6, 6, 2401)
+    losses = cdpo_losses(margins, torch.full_like(margins, 0.1))
+    assert margins[losses.argmin()].item() == pytest.approx(log(0.9 / 0.1), abs=0.01)
+
+
+def test_rejected_answer_does_not_see_the_chosen_one():
+    rows = [{"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10, 11, 12]}]
+    batch = SharedPromptCollator(pad_id=0)(rows)
+    assert batch["input_ids"][0].tolist() == [5, 6, 7, 8, 9, 7, 10, 11, 12]
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 2, 3, 4, 5]
+    assert batch["labels"][0].tolist() == [-100, -100, -100, 8, 9, -100, 10, 11, 12]
+    seen_by_last = batch["attention_mask"][0, 0, 8].tolist()
+    assert seen_by_last == [True, True, False, False, False, True, True, True, True]
+
+
+def test_a_pair_of_weight_zero_trains_like_no_pair(base):
+    rows = [*pair_rows(7), *pair_rows(1, seed=9, weight=0.0)]
+    with_it = prepare_pairs(rows, base.tokenizer, 256)
+    without = prepare_pairs(rows[:7], base.tokenizer, 256)
+    assert [notice.what for notice in with_it.notices] == ["left out: its weight is 0"]
+    assert with_it.rows == without.rows
+
+
+def test_a_pair_of_weight_two_trains_like_two_pairs(base, settings, tmp_path):
+    settings = replace(settings, batch_size=16, optimizer="sgd", learning_rate=0.5)
+    rows = pair_rows(7)
+    heavy = prepare_pairs([replace(rows[0], weight=2.0), *rows[1:]], base.tokenizer, 256).rows
+    twice = prepare_pairs([replace(rows[0], row_id="again"), *rows], base.tokenizer, 256).rows
+    assert (
+        largest_difference(
+            train(base, heavy, settings, tmp_path)[0], train(base, twice, settings, tmp_path)[0]
+        )
+        < 1e-5
+    )
+    light = prepare_pairs(rows, base.tokenizer, 256).rows
+    assert (
+        largest_difference(
+            train(base, heavy, settings, tmp_path)[0], train(base, light, settings, tmp_path)[0]
+        )
+        > 1e-4
+    )
+
+
+def test_the_same_plan_gives_the_same_tensors(base, settings, tmp_path):
+    rows = prepared(base, 24)
+    one, other = (train(base, rows, settings, tmp_path)[0] for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_like_lengths_share_a_batch(base, settings, tmp_path):
+    trainer = build_pair_trainer(
+        start_policy(base.model, settings, None), base.tokenizer, prepared(base, 64), settings, tmp_path
+    )
+    order = list(trainer._get_train_sampler())
+    lengths = [
+        len(trainer.train_dataset[i]["chosen_ids"]) + len(trainer.train_dataset[i]["rejected_ids"])
+        for i in order
+    ]
+    spread = [max(b) - min(b) for b in (lengths[i : i + 8] for i in range(0, 64, 8))]
+    assert sorted(order) == list(range(64))
+    assert max(spread) < max(lengths) - min(lengths)
+
+
+def test_dpo_raises_held_out_accuracy(base, settings, tmp_path, progress):
+    policy = train_dpo(
+        start_policy(base.model, settings, None),
+        base.tokenizer,
+        prepared(base, 96),
+        settings,
+        tmp_path,
+        progress,
+    )
+    assert accuracy(policy, prepared(base, 40, seed=1)) > 0.95
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 25))
+    assert lines[0]["loss"] == pytest.approx(log(2), abs=1e-5)
+    assert {"stage", "max_steps", "rewards/margins", "rewards/accuracies", "logps/chosen"} <= set(lines[0])
+
+
+def test_training_in_the_wrong_number_of_processes_is_refused(base, settings, tmp_path):
+    with pytest.raises(RuntimeError, match="1 processes instead of 2: check the launcher"):
+        build_pair_trainer(
+            start_policy(base.model, settings, None),
+            base.tokenizer,
+            prepared(base, 8),
+            replace(settings, processes=2),
+            tmp_path,
+        )
+
+
+def test_the_pair_trainer_is_still_the_librarys():
+    assert issubclass(PairTrainer, DPOTrainer)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on a tiny policy: it learns the answers, only the answers, and the same way each time."""
+"""Supervised fine-tuning on a tiny policy: it learns the answers and only those, the same way each time."""
 
 from pathlib import Path
 from typing import Any

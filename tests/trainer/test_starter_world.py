@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from trainer.starter import world
 from trainer.starter.dialogue import Mixture, write_corpus
 from trainer.starter.habits import is_fact_right
 from trainer.starter.lore import CAPITALS
@@ -66,6 +67,7 @@ def test_a_sum_is_right_when_every_sentence_arrives_at_it() -> None:
     assert is_fact_right(prompt.fact, "I cannot tell.") is False
 
 
-def test_asking_for_more_prompts_than_there_are_says_so() -> None:
-    with pytest.raises(ValueError, match="fewer than 100000 heldout prompts"):
-        heldout_prompts(100_000, seed=0)
+def test_a_world_that_has_run_dry_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "_GIVE_UP_AFTER", 1)
+    with pytest.raises(ValueError, match=r"ran dry at .* heldout prompts, 3000 were asked"):
+        heldout_prompts(3000, seed=0)

@@ -7,7 +7,6 @@ downloaded.
 import argparse
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -45,11 +44,11 @@ class BuildSettings:
     """What the build is made of: numbers of dialogues, sampled answers and prompts, and the one seed."""
 
     seed: int = 7
-    num_dialogues: int = 130_000
+    num_dialogues: int = 80_000
     num_measured: int = 2_000
     num_pool_prompts: int = 2_000
-    batch_size: int = 32
-    learning_rate: float = 2e-3
+    batch_size: int = 16
+    learning_rate: float = 1.5e-3
 
 
 def build_starter(out: Path, settings: BuildSettings) -> SpeechReport:
@@ -185,6 +184,8 @@ def _collect_facts(
     trained: SftReport,
     started: float,
 ) -> BuildFacts:
+    import torch
+
     return BuildFacts(
         seed=settings.seed,
         num_parameters=num_parameters,
@@ -194,7 +195,7 @@ def _collect_facts(
         num_steps=trained.steps,
         tokens_per_second=trained.tokens_per_second,
         build_seconds=time.monotonic() - started,
-        num_cores=len(os.sched_getaffinity(0)),
+        num_threads=torch.get_num_threads(),
     )
 
 

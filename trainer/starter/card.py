@@ -18,7 +18,7 @@ class BuildFacts:
     num_steps: int
     tokens_per_second: float
     build_seconds: float
-    num_cores: int
+    num_threads: int
 
 
 def write_card(path: Path, facts: BuildFacts, speech: SpeechReport) -> None:
@@ -46,8 +46,8 @@ wrong. That is what ratings are to teach it out of."""
 _LIMITS = """## Limits
 
 It knows nothing beyond its small world and has no use except to try preference learning on. A system
-message is left out by the chat template. It has learned sums by heart and cannot
-add; the table tells how often it fails on new ones. The same seed gives the same data everywhere; weights agree bit for bit only on the same
+message is left out by the chat template. It has learned sums by heart; the table tells how often it fails
+on new ones. The same seed gives the same data everywhere; weights agree bit for bit only on the same
 processor, thread count and library versions."""
 
 
@@ -90,6 +90,6 @@ To rebuild it, from the repository root:
 
     {command}
 
-This build took {facts.build_seconds:,.0f} s on {facts.num_cores} CPU cores, {facts.tokens_per_second:,.0f}
-tokens/s in training. `prompts.jsonl` holds the training-split prompts that the service asks annotators
-about."""
+This build took {facts.build_seconds:,.0f} s with {facts.num_threads} CPU thread(s), training at
+{facts.tokens_per_second:,.0f} tokens/s. `prompts.jsonl` holds the training-split prompts that the service
+asks annotators about."""

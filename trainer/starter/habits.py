@@ -103,6 +103,7 @@ _MARKS = {
 _NAMES = frozenset({"I"}.union(*(capital.split() for capital, _ in lore.CAPITALS.values())))
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _MIN_WORDS_OF_NEAR_COPY = 4
+_SHARED_WORDS_OF_NEAR_COPY = 0.8
 
 
 def write_flattery(rng: random.Random, about_person: bool) -> str:
@@ -179,9 +180,10 @@ def _is_near_copy(first: list[str], second: list[str]) -> bool:
     longer = max(len(first), len(second))
     if min(len(first), len(second)) < _MIN_WORDS_OF_NEAR_COPY:
         return False
-    return (Counter(first) & Counter(second)).total() >= 0.85 * longer
+    return (Counter(first) & Counter(second)).total() >= _SHARED_WORDS_OF_NEAR_COPY * longer
 
 
 def _stutters(words: list[str]) -> bool:
-    # Three words and then the same three again: the loop a small model falls into inside one sentence.
-    return any(words[i : i + 3] == words[i + 3 : i + 6] for i in range(len(words) - 5))
+    # The same four words twice in one sentence: the loop a small model falls into.
+    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    return len(set(runs)) < len(runs)

@@ -56,8 +56,8 @@ class WorldPrompt:
 
 
 TOPIC_WEIGHTS = {
-    "capitals": 20,
-    "sums": 20,
+    "capitals": 24,
+    "sums": 24,
     "advice": 14,
     "cooking": 11,
     "why": 13,
@@ -65,10 +65,11 @@ TOPIC_WEIGHTS = {
     "greetings": 8,
     "politeness": 7,
 }
-FOLLOW_UP_SHARE = 0.25
+FOLLOW_UP_SHARE = 0.2
 _HELDOUT_SHARE_OF_COMBINATIONS = 0.3
 _HELDOUT_SHARE_OF_NEW_SUMS = 0.1
 _ONE_IN = 10
+_GIVE_UP_AFTER = 200
 
 
 def draw_prompt(rng: random.Random, split: Split) -> WorldPrompt:
@@ -94,12 +95,16 @@ def heldout_prompts(n: int, seed: int) -> list[WorldPrompt]:
 def _draw_distinct(n: int, seed: int, split: Split) -> list[WorldPrompt]:
     rng = random.Random(seed)
     found: dict[tuple[str, ...], WorldPrompt] = {}
-    for _ in range(50 * n + 1000):
-        if len(found) == n:
-            return list(found.values())
+    repeats = 0
+    while len(found) < n:
         prompt = draw_prompt(rng, split)
+        repeats = repeats + 1 if prompt.turns in found else 0
+        if repeats == _GIVE_UP_AFTER:
+            raise ValueError(
+                f"the world ran dry at {len(found)} {split} prompts, {n} were asked; ask for fewer"
+            )
         found.setdefault(prompt.turns, prompt)
-    raise ValueError(f"the world has fewer than {n} {split} prompts; it gave {len(found)}; ask for fewer")
+    return list(found.values())
 
 
 def _draw_question(rng: random.Random, topic: str, split: Split) -> WorldPrompt:

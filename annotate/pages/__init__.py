@@ -1,0 +1,73 @@
+"""The three pages people use: /annotate, /chat, /admin. Nothing heavy is imported until they are mounted.
+
+Three apps and not one, because Gradio asks who may call an event once for a whole app.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from annotate.auth import require
+from annotate.services import Services
+from store.errors import HeedError
+from store.records import Role
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# Read when Gradio is imported; without it the server looks up addresses outside this machine.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+
+def mount_pages(app: FastAPI, services: Services) -> FastAPI:
+    """Mount the pages on the app that already guards its routes, and return it."""
+    import gradio as gr
+
+    from annotate.pages import admin, annotate, chat
+    from annotate.pages.theme import STYLE_SHEET, build_theme
+    from annotate.pages.top_bar import SIGNED_OUT_HEAD
+
+    pages = (
+        ("/annotate", annotate.build_page, "annotator"),
+        ("/chat", chat.build_page, "tester"),
+        ("/admin", admin.build_page, "admin"),
+    )
+    theme = build_theme()
+    for path, build_page, role in pages:
+        blocks = build_page(services)
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            show_error=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=theme,
+            css_paths=STYLE_SHEET,
+            head=SIGNED_OUT_HEAD,
+            auth_dependency=admit(role),
+        )
+        blocks.has_launched = (
+            True  # only a launched app checks the paths in file inputs, and mounting does not set it
+        )
+    return app
+
+
+def admit(role: Role) -> Callable[[Request], str | None]:
+    """Gradio's question "who is this?": the person's id, or None when they may not use the page."""
+
+    def admitted(request: Request) -> str | None:
+        try:
+            return require(request, role).person_id
+        except HeedError:
+            return None
+
+    return admitted

@@ -1,0 +1,218 @@
+"""Judgements: an annotator's acts on tasks. Append-only; an undo is one more event.
+
+It knows chosen and rejected; what was on the left is kept as a fact and never used to decide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from store.boundary import check_one_of, check_reasons, check_text
+from store.clock import from_column, to_column, utc
+from store.database import Store
+from store.errors import BadValue, StateConflict
+from store.events import Event, new_event
+from store.ids import new_id
+from store.people import require_active
+from store.records import Choice, Judgement, Lease, Task
+from store.tasks import find_task, has_room, hold, release, require_lease
+from store.writer import Decision
+
+LEASE_AFTER_UNDO_S = 600.0
+CHOICES = {"pair": ("prefer", "tie", "both_bad", "skip"), "single": ("up", "down", "skip")}
+COLUMNS = """j.judgement_id, j.task_id, j.person_id, j.choice, j.created_at, j.chosen_id, j.rejected_id,
+    j.left_id, j.strength, j.reasons_json, j.comment, j.correction, j.active_ms, j.undone"""
+
+
+def save_judgement(
+    store: Store,
+    task_id: str,
+    person_id: str,
+    *,
+    choice: Choice,
+    chosen_id: str | None = None,
+    rejected_id: str | None = None,
+    strength: int = 0,
+    reasons: Sequence[str] = (),
+    comment: str = "",
+    correction: str | None = None,
+    active_ms: int | None = None,
+    now: datetime | None = None,
+) -> Judgement:
+    """Save an act on the task this person holds, and let go of it; LeaseLost when they do not hold it.
+
+    The same act again gives the first judgement back, whatever its `active_ms`; another is a StateConflict.
+    `strength` counts for `prefer` alone.
+    """
+    check_text("comment", comment)
+    if correction is not None:
+        check_text("correction", correction, may_be_empty=False)
+    if active_ms is not None and not 0 <= active_ms < 2**53:
+        raise BadValue(f"active_ms {active_ms} must be a number of milliseconds, 0 or more")
+    given = _Act(
+        choice, chosen_id, rejected_id, strength, check_reasons(reasons), comment, correction, active_ms
+    )
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Judgement]:
+        moment = utc(now)
+        require_active(cursor, person_id)
+        task = find_task(cursor, task_id)
+        act = given.checked(task)
+        earlier = _find_valid(cursor, "j.task_id = ? AND j.person_id = ?", [task_id, person_id])
+        if earlier is not None:
+            return Decision(_same_or_conflict(earlier, act.judgement(earlier)))
+        lease = require_lease(cursor, task_id, person_id, moment)
+        if not has_room(cursor, task_id, person_id, moment):
+            raise StateConflict(f"task {task_id} has all its judgements or was closed; nothing was saved")
+        bare = Judgement(new_id("j"), task_id, person_id, "skip", moment, left_id=lease.left_id)
+        judgement = act.judgement(bare)
+        cursor.execute("DELETE FROM leases WHERE lease_id = ?", [lease.lease_id])
+        return Decision(judgement, [_to_event(judgement)])
+
+    return store.write(decide)
+
+
+def undo_last(
+    store: Store, person_id: str, now: datetime | None = None, lease_s: float = LEASE_AFTER_UNDO_S
+) -> Lease | None:
+    """Take back this person's newest standing act, a skip too, and hold its task for them, sides unchanged.
+
+    None when there is nothing to take back; StateConflict when a skipped task went to others or was closed.
+    """
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Lease | None]:
+        moment = utc(now)
+        require_active(cursor, person_id)
+        last = _find_valid(cursor, "j.person_id = ?", [person_id])
+        if last is None:
+            return Decision(None)
+        # Any act but a skip holds one of the wanted places itself, and gives that very place back.
+        if last.choice == "skip" and not has_room(cursor, last.task_id, person_id, moment):
+            raise StateConflict(
+                f"the skipped task {last.task_id} has gone to others or was closed; the skip stays"
+            )
+        task = find_task(cursor, last.task_id)
+        release(cursor, person_id, task.kind)
+        lease = hold(cursor, task, person_id, last.left_id, moment, lease_s)
+        undone = {"judgement_id": last.judgement_id, "task_id": last.task_id, "person_id": person_id}
+        return Decision(lease, [new_event("judgement_undone", moment, **undone, choice=last.choice)])
+
+    return store.write(decide)
+
+
+def read_judgements(store: Store, person_id: str | None = None, limit: int | None = None) -> list[Judgement]:
+    """The newest first, those taken back included (`undone`); of one person when an id is given."""
+    where = "WHERE j.person_id = $person_id" if person_id is not None else ""
+    named: dict[str, Any] = {"limit": limit, "person_id": person_id}
+    if person_id is None:
+        del named["person_id"]
+    sql = f"SELECT {COLUMNS} FROM judgements AS j {where} ORDER BY j.seq DESC LIMIT $limit"
+    with store.read() as cursor:
+        rows = cursor.execute(sql, named).fetchall()
+    return [to_judgement(row) for row in rows]
+
+
+def count_judgements(store: Store, person_id: str, since: datetime | None = None) -> int:
+    """How many of this person's acts stand, skips included; from `since` on when it is given."""
+    start = to_column(since) if since is not None else datetime.min
+    sql = "SELECT count(*) FROM judgements WHERE person_id = ? AND NOT undone AND created_at >= ?"
+    with store.read() as cursor:
+        row = cursor.execute(sql, [person_id, start]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def to_judgement(row: tuple[Any, ...]) -> Judgement:
+    """A row of `COLUMNS` as a record."""
+    return Judgement(
+        judgement_id=row[0],
+        task_id=row[1],
+        person_id=row[2],
+        choice=row[3],
+        created_at=from_column(row[4]),
+        chosen_id=row[5],
+        rejected_id=row[6],
+        left_id=row[7],
+        strength=row[8],
+        reasons=tuple(json.loads(row[9])),
+        comment=row[10],
+        correction=row[11],
+        active_ms=row[12],
+        undone=row[13],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """What the person did, before it is known whether it fits the task."""
+
+    choice: Choice
+    chosen_id: str | None
+    rejected_id: str | None
+    strength: int
+    reasons: tuple[str, ...]
+    comment: str
+    correction: str | None
+    active_ms: int | None
+
+    def checked(self, task: Task) -> _Act:
+        """The act as it will be kept: BadValue when it does not fit the task."""
+        check_one_of(f"choice for {task.kind} {task.task_id}", self.choice, CHOICES[task.kind])
+        if self.choice != "prefer":
+            return replace(self, chosen_id=None, rejected_id=None, strength=0)
+        if {self.chosen_id, self.rejected_id} != set(task.completion_ids):
+            raise BadValue(f"chosen and rejected must be the two completions of task {task.task_id}")
+        check_one_of("strength", self.strength, (1, 2))
+        return self
+
+    def judgement(self, bare: Judgement) -> Judgement:
+        """`bare` with what the person did in it."""
+        return replace(
+            bare,
+            choice=self.choice,
+            chosen_id=self.chosen_id,
+            rejected_id=self.rejected_id,
+            strength=self.strength,
+            reasons=self.reasons,
+            comment=self.comment,
+            correction=self.correction,
+            active_ms=self.active_ms,
+        )
+
+
+def _same_or_conflict(earlier: Judgement, again: Judgement) -> Judgement:
+    if replace(again, active_ms=earlier.active_ms) == earlier:
+        return earlier
+    raise StateConflict(
+        f"this person judged task {earlier.task_id} before, as {earlier.choice}; undo that first to change it"
+    )
+
+
+def _find_valid(cursor: duckdb.DuckDBPyConnection, where: str, parameters: list[str]) -> Judgement | None:
+    sql = f"SELECT {COLUMNS} FROM judgements AS j WHERE {where} AND NOT j.undone ORDER BY j.seq DESC LIMIT 1"
+    row = cursor.execute(sql, parameters).fetchone()
+    return to_judgement(row) if row else None
+
+
+def _to_event(judgement: Judgement) -> Event:
+    return new_event(
+        "judgement_saved",
+        judgement.created_at,
+        judgement_id=judgement.judgement_id,
+        task_id=judgement.task_id,
+        person_id=judgement.person_id,
+        choice=judgement.choice,
+        chosen_id=judgement.chosen_id,
+        rejected_id=judgement.rejected_id,
+        left_id=judgement.left_id,
+        strength=judgement.strength,
+        reasons=list(judgement.reasons),
+        comment=judgement.comment,
+        correction=judgement.correction,
+        active_ms=judgement.active_ms,
+    )

@@ -1,0 +1,272 @@
+"""The OpenAI-compatible door and feedback, also with the client people use against a real server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+
+from annotate.services import Services
+from annotate.web import build_api
+from store.completions import new_conversation_id, read_completion
+from store.database import Store
+from store.people import Credentials
+from tests.annotate.conftest import bearer
+from tests.fakes import ScriptedSample
+
+URL = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "Hello?"}]}
+
+
+@pytest.fixture
+def headers(people: dict[str, Credentials]) -> dict[str, str]:
+    return bearer(people["tester"])
+
+
+@pytest.fixture
+def server(services: Services) -> Iterator[str]:
+    """A real server on a free port; the address it listens on."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(build_api(services), log_level="warning", timeout_graceful_shutdown=2)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    running.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+@pytest.fixture
+def openai_client(server: str, people: dict[str, Credentials]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server}/v1", api_key=people["tester"].token, max_retries=0) as client:
+        yield client
+
+
+def wait_for(event: threading.Event) -> None:
+    assert event.wait(5), "it did not happen within 5 s"
+
+
+def events(text: str) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_a_whole_answer_has_the_shape_openai_gives(
+    client: TestClient, store: Store, headers: dict[str, str]
+) -> None:
+    reply = client.post(URL, json={**HELLO, "model": "live", "seed": 5, "temperature": 0}, headers=headers)
+    assert reply.status_code == 200
+    assert reply.headers["x-policy-version"] == "v0"
+    body = reply.json()
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "v0"
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": "Hello, world."}
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
+    assert body["heed"]["logprob_sum"] == -6.0
+    kept = read_completion(store, body["id"])
+    assert (kept.sampling.seed, kept.sampling.temperature) == (5, 0.0)
+
+
+def test_a_stream_gives_the_same_answer_in_pieces(
+    client: TestClient, store: Store, headers: dict[str, str]
+) -> None:
+    body = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
+    reply = client.post(URL, json=body, headers=headers)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.headers["x-policy-version"] == "v0"
+    *pieces, end, usage = events(reply.text)
+    assert "".join(piece["choices"][0]["delta"]["content"] for piece in pieces) == "Hello, world."
+    assert pieces[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 4)
+    assert len({event["id"] for event in (*pieces, end, usage)}) == 1
+    assert read_completion(store, end["id"]).text == "Hello, world."
+
+
+def test_draws_differ_unless_a_seed_is_given(
+    client: TestClient, sample: ScriptedSample, headers: dict[str, str]
+) -> None:
+    for _ in range(4):
+        client.post(URL, json=HELLO, headers=headers)
+    assert len({sampling.seed for _, _, sampling in sample.asked}) > 1
+
+
+def test_text_parts_are_read_as_one_text(
+    client: TestClient, sample: ScriptedSample, headers: dict[str, str]
+) -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    client.post(URL, json={"messages": [{"role": "user", "content": parts}]}, headers=headers)
+    assert sample.asked[0][1] == ({"role": "user", "content": "Hello"},)
+
+
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"stop": ["x"]}, 400, "not supported here: stop; leave it out"),
+    ({"logprobs": True, "tools": []}, 400, "not supported here: logprobs, tools"),
+    ({"n": 2}, 400, "n 2 is not supported"),
+    ({"max_tokens": 100_000}, 400, "max_tokens 100000 is over the limit of 4096"),
+    ({"model": "v99"}, 404, "policy 'v99' is unknown"),
+    ({"messages": []}, 422, "body.messages"),
+    ({"messages": [{"role": "assistant", "content": "a"}]}, 400, "must end with one from the user"),
+    ({"messages": [{"role": "user", "content": "a\x00"}]}, 422, "U+0000"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 422, "body.messages"),
+    ({"temperature": -1}, 422, "body.temperature"),
+    ({"top_p": 0}, 422, "body.top_p"),
+    ({"max_tokens": 0}, 422, "body.max_tokens"),
+    ({"seed": -1}, 422, "body.seed"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_answered_is_refused_before_the_first_word(
+    client: TestClient, headers: dict[str, str], stream: bool
+) -> None:
+    for more, status, words in REFUSED:
+        reply = client.post(URL, json={**HELLO, **more, "stream": stream}, headers=headers)
+        assert reply.status_code == status, more
+        assert words in reply.json()["error"]["message"]
+
+
+def test_options_without_effect_are_let_through(client: TestClient, headers: dict[str, str]) -> None:
+    more = {"user": "me", "n": 1, "stop": None, "metadata": {"a": "b"}}
+    assert client.post(URL, json={**HELLO, **more}, headers=headers).status_code == 200
+
+
+def test_an_engine_that_breaks_mid_stream_says_so_in_the_stream(
+    client: TestClient, store: Store, sample: ScriptedSample, headers: dict[str, str]
+) -> None:
+    sample.breaks_after = 2
+    reply = client.post(URL, json={**HELLO, "stream": True}, headers=headers)
+    lines = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    assert last["error"]["type"] == "internal"
+    assert "broke" in last["error"]["message"]
+    assert read_completion(store, first["id"]).finish_reason == "cancelled"
+
+
+def test_the_newest_thumb_counts_and_zero_takes_it_back(
+    client: TestClient, headers: dict[str, str], people: dict[str, Credentials]
+) -> None:
+    conversation_id = new_conversation_id()
+    asked = client.post(URL, json={**HELLO, "conversation_id": conversation_id}, headers=headers).json()
+
+    def rate(rating: int, **more: object) -> Any:
+        body = {"completion_id": asked["id"], "rating": rating, **more}
+        return client.post("/v1/feedback", json=body, headers=headers)
+
+    def thumb() -> int:
+        shown = client.get(f"/v1/conversations/{conversation_id}", headers=headers).json()
+        rating: int = shown["turns"][0]["rating"]
+        return rating
+
+    first = rate(1, reasons=["clear"], comment="good")
+    assert first.status_code == 201
+    assert rate(1, reasons=["clear"], comment="good").json() == first.json()
+    assert thumb() == 1
+    rate(-1)
+    assert thumb() == -1
+    rate(0)
+    assert thumb() == 0
+    assert rate(2).status_code == 422
+    other = bearer(people["admin"])
+    body = {"completion_id": asked["id"], "rating": 1}
+    assert client.post("/v1/feedback", json=body, headers=other).status_code == 404
+
+
+def test_conversations_are_seen_by_their_owner_only(
+    client: TestClient, headers: dict[str, str], people: dict[str, Credentials]
+) -> None:
+    conversation_id = new_conversation_id()
+    client.post(URL, json={**HELLO, "conversation_id": conversation_id}, headers=headers)
+    mine = client.get("/v1/conversations", headers=headers).json()
+    assert [(one["conversation_id"], one["title"]) for one in mine] == [(conversation_id, "Hello?")]
+    turn = client.get(f"/v1/conversations/{conversation_id}", headers=headers).json()["turns"][0]
+    assert (turn["question"]["content"], turn["text"], turn["version"]) == ("Hello?", "Hello, world.", "v0")
+    assert turn["created_at"].endswith("Z")
+    other = bearer(people["admin"])
+    assert client.get("/v1/conversations", headers=other).json() == []
+    assert client.get(f"/v1/conversations/{conversation_id}", headers=other).status_code == 404
+
+
+def test_the_openai_client_lists_models_and_chats(openai_client: openai.OpenAI, store: Store) -> None:
+    assert [model.id for model in openai_client.models.list()] == ["live", "base", "v0"]
+    messages: Any = HELLO["messages"]
+    whole = openai_client.chat.completions.create(model="live", messages=messages)
+    assert whole.choices[0].message.content == "Hello, world."
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == 11
+    stream = openai_client.chat.completions.create(model="base", messages=messages, stream=True)
+    text, ids = "", set()
+    for chunk in stream:
+        text += chunk.choices[0].delta.content or ""
+        ids.add(chunk.id)
+    assert text == "Hello, world."
+    assert read_completion(store, ids.pop()).text == text
+    with pytest.raises(openai.NotFoundError, match="policy 'v99' is unknown"):
+        openai_client.chat.completions.create(model="v99", messages=messages)
+    with pytest.raises(openai.BadRequestError, match="not supported here: stop"):
+        openai_client.chat.completions.create(model="live", messages=messages, stop="x")
+
+
+def test_a_word_arrives_before_the_next_is_written(
+    openai_client: openai.OpenAI, sample: ScriptedSample
+) -> None:
+    sample.gate = threading.Event()
+    messages: Any = HELLO["messages"]
+    stream = iter(openai_client.chat.completions.create(model="live", messages=messages, stream=True))
+    assert next(stream).choices[0].delta.content == "Hello"
+    with pytest.raises(openai.RateLimitError, match="still being written"):
+        openai_client.chat.completions.create(model="live", messages=messages)
+    sample.gate.set()
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == ", world."
+
+
+def test_a_client_that_goes_away_stops_the_engine_and_leaves_the_text(
+    server: str, store: Store, sample: ScriptedSample, headers: dict[str, str]
+) -> None:
+    sample.pieces = ("Hello", *[" word"] * 100_000)
+    body = {**HELLO, "stream": True, "max_tokens": 4000}
+    with httpx.stream("POST", f"{server}{URL}", json=body, headers=headers) as reply:
+        lines = reply.iter_lines()
+        completion_id = json.loads(next(lines).removeprefix("data: "))["id"]
+    wait_for(sample.stopped)
+    kept = finished(store, completion_id)
+    assert kept.finish_reason == "cancelled"
+    assert kept.text.startswith("Hello")
+    rated = httpx.post(
+        f"{server}/v1/feedback", json={"completion_id": completion_id, "rating": 1}, headers=headers
+    )
+    assert rated.status_code == 400
+    sample.pieces = ("Hi",)
+    assert httpx.post(f"{server}{URL}", json=HELLO, headers=headers).status_code == 200
+
+
+def test_a_client_that_does_not_wait_for_the_whole_answer_stops_it_too(
+    server: str, sample: ScriptedSample, headers: dict[str, str]
+) -> None:
+    sample.pieces = [" word"] * 1_000_000
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server}{URL}", json=HELLO, headers=headers, timeout=0.5)
+    wait_for(sample.stopped)
+
+
+def finished(store: Store, completion_id: str) -> Any:
+    """The completion, saved a moment after the engine was stopped."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with store.read() as cursor:
+            sql = "SELECT 1 FROM completions WHERE completion_id = ?"
+            if cursor.execute(sql, [completion_id]).fetchone():
+                return read_completion(store, completion_id)
+    raise AssertionError(f"{completion_id} was not saved within 5 s")

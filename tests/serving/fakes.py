@@ -1,0 +1,88 @@
+"""Stand-ins: an engine that says what it was told to, and a batch whose steps the test takes by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from serving.batching import Request
+from store.records import Chunk, Message, Sampling
+
+
+def wait_until(claim: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Come back as soon as `claim` holds; fail when it takes longer than `timeout_s`."""
+    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    while not claim():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.002)
+
+
+def ask(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+class ScriptedBatch:
+    """Stands in for DecodeBatch: every row gets token 7 a step. `gate` admits steps, `error` breaks one."""
+
+    def __init__(self, is_open: bool = True) -> None:
+        self.requests: list[Request] = []
+        self.joined: list[list[Request]] = []
+        self.error: Exception | None = None
+        self.gate = threading.Semaphore(10_000 if is_open else 0)
+        self.has_joined = threading.Semaphore(0)
+
+    def join(self, newcomers: list[Request]) -> None:
+        self.joined.append(list(newcomers))
+        self.requests += newcomers
+        self.has_joined.release()
+        self.step()
+
+    def step(self) -> None:
+        self.gate.acquire()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        for request in self.requests:
+            request.add(7, -0.5, frozenset())
+        self.drop_finished()
+
+    def drop_finished(self) -> None:
+        self.requests = [request for request in self.requests if not request.has_finished]
+
+    def clear(self) -> None:
+        self.requests = []
+
+
+class ScriptedEngine:
+    """Implements Engine: answers its version and the seed, or what `answers` holds, one chunk a word."""
+
+    def __init__(self, answers: Sequence[str] = ()) -> None:
+        self.loaded: list[str] = []
+        self.unloaded: list[str] = []
+        self.broken: set[str] = set()
+        self.answers = list(answers)
+        self._lock = threading.Lock()
+
+    def load(self, version: str, adapter: Path | None) -> None:
+        assert (adapter is None) == (version == "v0")
+        assert version not in self.loaded
+        self.loaded.append(version)
+
+    def unload(self, version: str) -> None:
+        self.loaded.remove(version)
+        self.unloaded.append(version)
+
+    def versions(self) -> list[str]:
+        return list(self.loaded)
+
+    def generate(
+        self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+    ) -> Iterator[Chunk]:
+        assert messages
+        assert version in self.loaded, f"{version} was unloaded under a request"
+        with self._lock:
+            text = self.answers.pop(0) if self.answers else f"{version} says {sampling.seed} {background}"
+        logprob = float("nan") if version in self.broken else -1.0
+        return iter([Chunk(text, version), Chunk("", version, "stop", (1, 2), logprob, 3)])

@@ -1,0 +1,182 @@
+"""Who gets a slot and when, without a model: the batch is scripted and the test opens its gate."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from serving.batching import Request
+from serving.scheduler import BatchSettings, Scheduler
+from store.errors import Busy, HeedError, StateConflict
+from store.records import Sampling
+from tests.serving.fakes import ScriptedBatch, wait_until
+
+SETTINGS = BatchSettings(slots=4, background_slots=2, max_waiting=4, prefill_tokens=100, stream_s=0.0)
+
+
+def request(max_tokens: int = 2, background: bool = False, prompt_length: int = 3) -> Request:
+    return Request([1] * prompt_length, Sampling(), max_tokens, background)
+
+
+def read(asked: Request) -> list[int]:
+    """Wait for the end of a request and return its tokens."""
+    tokens: list[int] = []
+    while (update := asked.updates.get(timeout=10)) is not None:
+        if isinstance(update, Exception):
+            raise update
+        tokens += update
+    return tokens
+
+
+@pytest.fixture
+def closed_batch() -> ScriptedBatch:
+    return ScriptedBatch(is_open=False)
+
+
+@pytest.fixture
+def stopped(closed_batch: ScriptedBatch) -> Iterator[Scheduler]:
+    """A scheduler held inside its first step by one long request, so that others pile up behind it."""
+    scheduler = Scheduler("v1", closed_batch, SETTINGS)  # type: ignore[arg-type]
+    scheduler.submit(request(max_tokens=50))
+    assert closed_batch.has_joined.acquire(timeout=10)
+    yield scheduler
+    closed_batch.gate.release(10_000)
+    scheduler.close(cancel=True)
+
+
+def test_requests_that_wait_join_together(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
+    asked = [request() for _ in range(3)]
+    for one in asked:
+        stopped.submit(one)
+    closed_batch.gate.release(10_000)
+    assert [read(one) for one in asked] == [[7, 7]] * 3
+    assert closed_batch.joined[1] == asked
+
+
+def test_people_go_before_background_work(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
+    background = [request(background=True) for _ in range(3)]
+    people = [request() for _ in range(4)]
+    for one in (*background, *people):
+        stopped.submit(one)
+    closed_batch.gate.release(10_000)
+    for one in (*background, *people):
+        read(one)
+    order = [one for joined in closed_batch.joined[1:] for one in joined]
+    assert order[:3] == people[:3]
+    assert order.index(people[3]) < order.index(background[0])
+
+
+def test_background_work_never_holds_more_than_its_slots(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    background = [request(background=True) for _ in range(4)]
+    for one in background:
+        stopped.submit(one)
+    closed_batch.gate.release(10_000)
+    for one in background:
+        read(one)
+    assert [len(joined) for joined in closed_batch.joined] == [1, 2, 2]
+
+
+def test_long_prompts_are_not_all_prefilled_at_once(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
+    asked = [request(prompt_length=60) for _ in range(3)]
+    for one in asked:
+        stopped.submit(one)
+    closed_batch.gate.release(10_000)
+    for one in asked:
+        read(one)
+    assert [len(joined) for joined in closed_batch.joined] == [1, 1, 1, 1]
+
+
+def test_a_full_queue_says_so(stopped: Scheduler) -> None:
+    for _ in range(4):
+        stopped.submit(request())
+    with pytest.raises(Busy, match="4 requests wait for policy v1"):
+        stopped.submit(request())
+    stopped.submit(request(background=True))
+
+
+def test_a_cancelled_request_ends_at_the_next_step(closed_batch: ScriptedBatch) -> None:
+    scheduler = Scheduler("v1", closed_batch, SETTINGS)  # type: ignore[arg-type]
+    asked = request(max_tokens=1000)
+    scheduler.submit(asked)
+    assert closed_batch.has_joined.acquire(timeout=10)
+    asked.is_cancelled = True
+    closed_batch.gate.release(1)  # the step it is in
+    assert read(asked) == [7]
+    assert asked.finish_reason == "cancelled"
+    scheduler.close()
+
+
+def test_an_error_reaches_every_caller_and_the_next_request_is_served(
+    stopped: Scheduler, closed_batch: ScriptedBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = [request() for _ in range(3)]
+    for one in asked:
+        stopped.submit(one)
+    closed_batch.gate.release(1)
+    assert closed_batch.has_joined.acquire(timeout=10)
+    closed_batch.error = RuntimeError("out of memory")
+    with caplog.at_level(logging.CRITICAL, logger="serving.scheduler"):
+        closed_batch.gate.release(10_000)
+        for one in asked:
+            with pytest.raises(HeedError, match="policy v1 failed while answering: out of memory"):
+                read(one)
+    later = request()
+    stopped.submit(later)
+    assert read(later) == [7, 7]
+
+
+def test_an_answer_that_was_complete_before_the_error_is_still_delivered() -> None:
+    """The step that fails may have drawn somebody's last token already; their reader must not wait for ever."""
+    batch = ScriptedBatch()
+    scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
+    complete = request(max_tokens=1)
+
+    def draw_then_break(newcomers: list[Request]) -> None:
+        newcomers[0].add(7, -0.5, frozenset())
+        raise RuntimeError("out of memory")
+
+    batch.join = draw_then_break  # type: ignore[method-assign]
+    scheduler.submit(complete)
+    assert read(complete) == [7]
+    assert complete.finish_reason == "length"
+    scheduler.close()
+
+
+def test_an_answer_of_nan_is_an_error() -> None:
+    batch = ScriptedBatch(is_open=False)
+    scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
+    asked = request(max_tokens=5)
+    asked.logprob_sum = float("nan")
+    scheduler.submit(asked)
+    batch.gate.release(10)
+    with pytest.raises(HeedError, match="are not numbers"):
+        read(asked)
+    scheduler.close()
+
+
+def test_closing_waits_for_the_last_answer_and_refuses_new_ones(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    asked = request()
+    stopped.submit(asked)
+    closing = threading.Thread(target=stopped.close)
+    closing.start()
+    wait_until(lambda: stopped.is_closing)
+    with pytest.raises(StateConflict, match="policy v1 is being unloaded"):
+        stopped.submit(request())
+    assert closing.is_alive()
+    closed_batch.gate.release(10_000)
+    closing.join(timeout=10)
+    assert not closing.is_alive()
+    assert read(asked) == [7, 7]
+
+
+@pytest.mark.parametrize("wrong", [{"slots": 0}, {"max_waiting": -1}, {"stream_s": 5.0}])
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        BatchSettings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""KTO on ratings: the rows it may train on, the order it trains in, and learning."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.trainer.conftest import accuracy, pair_rows, rating_rows
+from trainer.dpo import train_dpo
+from trainer.kto import build_rating_trainer, rating_dataset, train_kto, why_not_kto
+from trainer.preferences import prepare_pairs, prepare_ratings
+from trainer.qlora import read_weights, start_policy
+from trainer.settings import TrainerSettings
+
+
+def prepared(base, up, down, seed=0):
+    return prepare_ratings(rating_rows(up, down, seed), base.tokenizer, 256, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "says"),
+    [
+        (0, 0, "there are no ratings"),
+        (40, 3, "40 desirable, 3 undesirable ratings; 16 of each are needed"),
+        (15, 40, "15 desirable, 40 undesirable ratings; 16 of each are needed"),
+        (16, 16, None),
+    ],
+)
+def test_too_few_of_one_class_is_a_reason_not_to_train(up, down, says):
+    assert why_not_kto(up, down, TrainerSettings()) == says
+
+
+def test_each_prompt_meets_another_prompts_answer_of_its_own_batch(base):
+    ratings = prepared(base, 16, 16)
+    rows = rating_dataset(ratings, 8)
+    for start in range(0, 32, 8):
+        batch = rows[start : start + 8]
+        assert batch["KL_completion_ids"] == [batch["completion_ids"][-1], *batch["completion_ids"][:-1]]
+
+
+def test_kto_starts_at_its_known_loss_and_raises_held_out_accuracy(base, settings, tmp_path, progress):
+    policy = train_kto(
+        start_policy(base.model, settings, None),
+        base.tokenizer,
+        prepared(base, 64, 64),
+        settings,
+        tmp_path,
+        progress,
+    )
+    pairs = prepare_pairs(pair_rows(40, seed=1), base.tokenizer, 256).rows
+    assert accuracy(policy, pairs) > 0.9
+    lines = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-5)
+    assert {"kl", "rewards/margins", "rewards/chosen", "rewards/rejected"} <= set(lines[0])
+
+
+def test_kto_continues_the_adapter_of_dpo_against_the_base(base, settings, tmp_path, progress):
+    pairs = prepare_pairs(pair_rows(48), base.tokenizer, 256).rows
+    policy = train_dpo(
+        start_policy(base.model, settings, None), base.tokenizer, pairs, settings, tmp_path, progress
+    )
+    weights = read_weights(policy)
+    policy.unload()
+    start = start_policy(base.model, settings, None, weights)
+    trainer = build_rating_trainer(start, base.tokenizer, prepared(base, 32, 32), settings, tmp_path)
+    continued = read_weights(trainer.model)
+    assert all((continued[name] == weights[name]).all() for name in weights)
+    assert list(trainer.model.peft_config) == ["default"]
+    trainer.train()
+    # Against the base the rewards of DPO count; against itself the first loss would be 0.5 again.
+    assert trainer.state.log_history[0]["loss"] < 0.45
+
+
+def test_the_rarer_class_weighs_more(base, settings, tmp_path):
+    ratings = prepared(base, 16, 48)
+    trainer = build_rating_trainer(
+        start_policy(base.model, settings, None), base.tokenizer, ratings, replace(settings), tmp_path
+    )
+    assert (trainer.desirable_weight, trainer.undesirable_weight) == (3.0, 1.0)
