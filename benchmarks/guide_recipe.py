@@ -5,7 +5,7 @@ Plain TRL, nothing of ours: one LoRA adapter, trained again each round on that r
 rounds is seen again, and nothing is gated. The recipe's own numbers: rank 8, alpha 16, dropout 0.05,
 attention and down projections, sigmoid loss, max_length 256, beta 0.1 + 0.05 a round, the learning rate
 divided by the round's number. The rest is TRL's default (3 epochs, batches of 8, linear decay), but for what
-the recipe leaves out on a CPU (bf16) and what changes memory only (gradient checkpointing).
+the recipe leaves out on a CPU (bf16) and what changes memory only (checkpointing).
 
 One difference cannot be avoided: it learns from the pairs our policy wrote and our annotators judged, since
 the same labels are the point of the comparison.
@@ -65,7 +65,7 @@ class GuideRecipe:
                 max_length=256,
                 seed=self.seed,
                 bf16=False,
-                gradient_checkpointing=False,
+                activation_checkpointing=False,
                 use_cpu=not torch.cuda.is_available(),
                 report_to="none",
                 disable_tqdm=True,

@@ -181,7 +181,7 @@ def release(cursor: duckdb.DuckDBPyConnection, person_id: str, kind: TaskKind) -
 def _find_open(
     cursor: duckdb.DuckDBPyConnection, person_id: str, kind: TaskKind, now: datetime
 ) -> Task | None:
-    """The oldest task with room for them. A page at a time: one query with both anti-joins costs ten times as much."""
+    """The oldest with room for them, page by page: both anti-joins in one query cost ten times as much."""
     sql = f"""
         SELECT {TASK_COLUMNS}, t.wanted - t.num_accepted, t.seq FROM tasks AS t
         WHERE t.kind = ? AND t.seq > ? AND {_WANTS_MORE} ORDER BY t.seq LIMIT ?"""

@@ -6,12 +6,13 @@ Three apps and not one, because Gradio asks who may call an event once for a who
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from annotate.auth import require
+from annotate.gradio_gate import PAGE_ROLES
 from annotate.services import Services
 from store.errors import HeedError
 from store.records import Role
@@ -31,13 +32,9 @@ def mount_pages(app: FastAPI, services: Services) -> FastAPI:
     from annotate.pages.theme import STYLE_SHEET, build_theme
     from annotate.pages.top_bar import SIGNED_OUT_HEAD
 
-    pages = (
-        ("/annotate", annotate.build_page, "annotator"),
-        ("/chat", chat.build_page, "tester"),
-        ("/admin", admin.build_page, "admin"),
-    )
+    pages = (("/annotate", annotate.build_page), ("/chat", chat.build_page), ("/admin", admin.build_page))
     theme = build_theme()
-    for path, build_page, role in pages:
+    for path, build_page in pages:
         blocks = build_page(services)
         gr.mount_gradio_app(
             app,
@@ -53,20 +50,19 @@ def mount_pages(app: FastAPI, services: Services) -> FastAPI:
             theme=theme,
             css_paths=STYLE_SHEET,
             head=SIGNED_OUT_HEAD,
-            auth_dependency=admit(role),
+            auth_dependency=admit(PAGE_ROLES[path]),
         )
-        blocks.has_launched = (
-            True  # only a launched app checks the paths in file inputs, and mounting does not set it
-        )
+        # Only a launched app checks the paths in file inputs, and mounting does not say that it is one.
+        blocks.has_launched = True
     return app
 
 
-def admit(role: Role) -> Callable[[Request], str | None]:
+def admit(roles: Sequence[Role]) -> Callable[[Request], str | None]:
     """Gradio's question "who is this?": the person's id, or None when they may not use the page."""
 
     def admitted(request: Request) -> str | None:
         try:
-            return require(request, role).person_id
+            return require(request, *roles).person_id
         except HeedError:
             return None
 

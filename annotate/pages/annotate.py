@@ -123,10 +123,7 @@ def _lay_out(links: Any, account: Any, buttons: dict[str, Any]) -> Parts:
 
 
 def _vote_button(act: Act) -> Any:
-    # Disabled until the first item is there: a press on nothing would only confuse.
-    return gr.Button(
-        act.label, elem_id=act.elem_id, elem_classes=["vote"], min_width=0, interactive=act is not SKIP
-    )
+    return gr.Button(act.label, elem_id=act.elem_id, elem_classes=["vote"], min_width=0)
 
 
 def _wire(page: Any, services: Services, parts: Parts, buttons: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ class Handlers:
             parts.pair_votes: reveal(is_pair, "votes"),
             parts.single_votes: reveal(not is_pair, "votes"),
             parts.both_bad: gr.update(visible=True if is_pair else "hidden"),
-            parts.skip: gr.update(visible=True, interactive=True),
+            parts.skip: gr.update(visible=True),
             parts.detail: reveal(True),
             parts.look_again: gr.update(active=False),
         }
@@ -245,7 +245,7 @@ class Handlers:
     def _refuse(self, error: Exception, act_name: str, act: Act | None = None, says: str = "") -> Update:
         """The red banner; the item and everything typed stay, and Retry repeats the same choice."""
         parts = self._parts
-        head = f"Not saved: {act.label}. " if act else says + " "
+        head = f"Not saved: {act.label}. " if act else f"{says} ".lstrip()
         return {
             parts.not_saved: reveal(True),
             parts.not_saved_says: f'<p role="alert">{plain(head + explain(error, act_name))}</p>',

@@ -216,8 +216,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _bar(share: float) -> str:
     return (
-        f'<div class="bar" role="progressbar" aria-label="Training progress" aria-valuemin="0"'
-        f' aria-valuemax="100" aria-valuenow="{share * 100:.0f}"><i style="width:{share * 100:.1f}%"></i></div>'
+        '<div class="bar" role="progressbar" aria-label="Training progress" aria-valuemin="0"'
+        f' aria-valuemax="100" aria-valuenow="{share * 100:.0f}">'
+        f'<i style="width:{share * 100:.1f}%"></i></div>'
     )
 
 

@@ -1,8 +1,8 @@
-"""The admin page's part about people and prompts: accounts, their secrets shown once, what is to be answered."""
+"""The admin page's part about people and prompts: accounts, secrets shown once, what is to be answered."""
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -29,9 +29,7 @@ class PeopleSection:
             self._table = gr.HTML("", js_on_load=None, elem_id="people")
             with gr.Row(elem_classes=["buttons"]):
                 self._name = gr.Textbox(label="Name", max_length=80, elem_id="person-name")
-                self._role = gr.Dropdown(
-                    list(ROLES), value="annotator", label="Role", elem_id="person-role", filterable=False
-                )
+                self._role = gr.Radio(list(ROLES), value="annotator", label="Role", elem_id="person-role")
                 self._create = gr.Button("Create person", size="md", elem_id="person-create")
             self._secret = gr.HTML("", js_on_load=None, elem_id="person-secret")
             with gr.Row(elem_classes=["buttons"]):
@@ -65,7 +63,7 @@ class PeopleSection:
         self._add.click(self.add, [self._prompts], [self._prompts_say, self._prompts, self._count], **quietly)
 
     def read(self, listed: str = "") -> dict[Any, Any]:
-        """Accounts and prompts as they are now; the list to pick from only when it is not the one `listed`."""
+        """Accounts and prompts as they are now; the list to pick from only when it is not yet `listed`."""
         store = self._services.store
         people = read_people(store)
         update: dict[Any, Any] = {
@@ -129,9 +127,10 @@ class PeopleSection:
 
 
 def _check_role(role: str) -> Role:
-    if role not in ROLES:
+    known = next((each for each in ROLES if each == role), None)
+    if known is None:
         raise BadValue(f"role {role!r} is unknown; choose one of {', '.join(ROLES)}")
-    return cast(Role, role)
+    return known
 
 
 def _split_prompts(text: str) -> list[NewPrompt]:

@@ -1,4 +1,4 @@
-"""The admin page's part about rounds: the one that runs, why the next does or does not start, gate and log."""
+"""The admin page's part about rounds: the one that runs, why the next does or does not start, the gate."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ _FORMULA = re.compile(r"\$\$[\s\S]+?\$\$")  # the renderer takes these out befor
 _HELD = re.compile("\x00(\\d+)\x00")  # NUL is free: it was marked visible before
 _FENCE_ANYWHERE = re.compile(r"```|~~~")
 _OPENING_FENCE = re.compile(r"(`{3,})[^`]*|(~{3,}).*")
+_DIAGRAM = re.compile(r"(`{3,}|~{3,})(\s*)mermaid", re.IGNORECASE)  # drawn in place of its text
 _LIVE = re.compile(r"<(?=[A-Za-z/!?])|&(?=#|[A-Za-z])|!(?=\[)")  # starts a tag, an entity, an image
 _JOINER = "\u2060"  # zero-width and not a letter: after it none of the three starts anything
 
@@ -60,7 +61,7 @@ def _has_plain_fences(lines: list[str]) -> bool:
 
 
 def _defuse(line: str) -> str:
-    return _LIVE.sub(lambda found: found[0] + _JOINER, line)
+    return _LIVE.sub(lambda found: found[0] + _JOINER, _DIAGRAM.sub(r"\1\2text", line))
 
 
 def _defuse_outside_fences(lines: list[str]) -> list[str]:
@@ -73,6 +74,5 @@ def _defuse_outside_fences(lines: list[str]) -> list[str]:
             continue
         opening = _OPENING_FENCE.fullmatch(line)
         fence = (opening[1] or opening[2]) if opening else ""
-        # The language is dropped where the renderer would draw a diagram in place of the text.
-        shown.append(fence if opening and "mermaid" in line.lower() else _defuse(line))
+        shown.append(_defuse(line))
     return shown

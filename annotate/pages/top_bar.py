@@ -9,14 +9,11 @@ from html import escape
 
 import gradio as gr
 
+from annotate.gradio_gate import PAGE_ROLES
 from annotate.pages.text import plain
 from store.records import Person, Role
 
-_PAGES: dict[str, tuple[str, tuple[Role, ...]]] = {
-    "/annotate/": ("Annotate", ("annotator", "admin")),
-    "/chat/": ("Chat", ("tester", "admin")),
-    "/admin/": ("Admin", ("admin",)),
-}
+_PAGES = {"/annotate": "Annotate", "/chat": "Chat", "/admin": "Admin"}
 
 # One listener for the page, not one per button: the bar is written again when its text changes.
 _JS = r"""
@@ -62,9 +59,9 @@ def top_bar(title: str) -> tuple[gr.HTML, gr.HTML]:
 def write_links(title: str, role: Role | None) -> str:
     """Brand and navigation; with no role yet only the brand, so that the bar does not jump."""
     links = [
-        f'<a href="{path}"{" aria-current=page" if label == title else ""}>{label}</a>'
-        for path, (label, roles) in _PAGES.items()
-        if role in roles
+        f'<a href="{path}/"{" aria-current=page" if label == title else ""}>{label}</a>'
+        for path, label in _PAGES.items()
+        if role == "admin" or role in PAGE_ROLES[path]
     ]
     return (
         f'<h1 class="unseen">{escape(title)}</h1><nav aria-label="Pages">'

@@ -32,13 +32,13 @@ class ScriptedRecipe(GuideRecipe):
 
     crashes = False
 
-    def train(self, pairs: Any) -> dict[str, float]:
+    def train(self, _pairs: Any) -> dict[str, float]:
         self.num_rounds += 1
         if self.crashes:
             raise ValueError("Adapter with name 'ref' already exists.")
         return {"rewards/chosen": -0.5}
 
-    def answer(self, prompts: Any, max_tokens: int) -> list[Row]:
+    def answer(self, _prompts: Any, _max_tokens: int) -> list[Row]:
         return [Row(PROMPT, "The capital is Paris.", -3.0, 6, "stop")]
 
 

@@ -36,13 +36,29 @@ QUESTIONS = (
     "Write a short thank-you note to a colleague who covered my shift.",
 )
 ANSWERS = (
-    "Imagine a **row of boxes**, each with a smaller box inside. To find the toy you open a box, and if there is\n"
-    "another box, you do *the same thing again*. You stop when there is no box left.\n\n- open the box\n"
-    "- is it the toy? stop\n- else: open the next one",
-    "What a great question! I would love to help. Recursion is when a function calls itself, which is of course a\n"
-    "truly wonderful idea.\n\n```python\ndef countdown(n: int) -> None:\n    if n == 0:\n        return\n"
-    "    print(n)\n    countdown(n - 1)\n```\n\n| call | prints |\n| --- | --- |\n| `countdown(2)` | 2 |\n| `countdown(1)` | 1 |",
-    'It is Canberra.<img src=x onerror="document.title=1"> The cost is $$O(2^n)$$ when $a < b$ & nothing is\u202e kept.',
+    """Imagine a **row of boxes**, each with a smaller box inside. To find the toy you open a box, and if
+there is another box, you do *the same thing again*. You stop when there is no box left.
+
+- open the box
+- is it the toy? stop
+- else: open the next one""",
+    """What a great question! I would love to help. Recursion is when a function calls itself, which is a
+truly wonderful idea.
+
+```python
+def countdown(n: int) -> None:
+    if n == 0:
+        return
+    print(n)
+    countdown(n - 1)
+```
+
+| call | prints |
+| --- | --- |
+| `countdown(2)` | 2 |
+| `countdown(1)` | 1 |""",
+    'It is Canberra.<img src=x onerror="document.title=1"> The cost is $$O(2^n)$$ when $a < b$ & nothing is'
+    "\u202e kept.",
 )
 
 

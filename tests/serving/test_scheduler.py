@@ -131,7 +131,7 @@ def test_an_error_reaches_every_caller_and_the_next_request_is_served(
 
 
 def test_an_answer_that_was_complete_before_the_error_is_still_delivered() -> None:
-    """The step that fails may have drawn somebody's last token already; their reader must not wait for ever."""
+    """The failing step may have drawn somebody's last token already; that reader must not wait for ever."""
     batch = ScriptedBatch()
     scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
     complete = request(max_tokens=1)

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 from store.completions import save_completion
 from store.database import Store
+from store.events import new_event
 from store.judgements import save_judgement
 from store.people import add_person
 from store.projection import hash_facts
 from store.prompts import NewPrompt, add_prompts, read_prompt
 from store.records import Completion, Judgement, Lease, Message, Person, Role, Sampling, Task, TaskKind
 from store.tasks import add_task, lease_task
+from store.writer import Decision
 
 AT = datetime(2026, 3, 4, 5, 6, 7, 890_123, tzinfo=UTC)
 _numbers = itertools.count(1)
@@ -49,6 +51,27 @@ def task(
     texts = ["first answer", "second answer"] if kind == "pair" else ["only answer"]
     completions = [answer(text, messages=messages, version=version) for text in texts]
     return add_task(store, kind, prompt_id, completions, wanted=wanted)
+
+
+def many_tasks(store: Store, number: int) -> None:
+    """That many pairs about one prompt, in one write."""
+    prompt_id = prompt(store)
+
+    tasks = [
+        new_event(
+            "task_added",
+            AT,
+            task_id=f"t_{n:08}",
+            kind="pair",
+            prompt_id=prompt_id,
+            first_id=f"c_{n}a",
+            second_id=f"c_{n}b",
+            version="v0",
+            wanted=1,
+        )
+        for n in range(number)
+    ]
+    store.write(lambda _: Decision(None, tasks))
 
 
 def show_first(task: Task, _: str) -> str:

@@ -1,4 +1,4 @@
-"""A process to be killed: eight threads save prompts, and each id goes down the pipe once it is acknowledged."""
+"""A process to be killed: eight threads save prompts and tell each id once it is acknowledged."""
 
 from __future__ import annotations
 

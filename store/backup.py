@@ -1,0 +1,93 @@
+"""Backups: a copy of the journal at one moment, and the proof that a store opens from it with the same facts.
+
+The copied folder is a whole data folder: restoring is putting it in the place of the lost one. The tables in it
+are built by the child process that checks the copy, so the live DuckDB file is never read behind DuckDB's back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from store.database import Store
+from store.errors import BadValue, HeedError, StateConflict
+from store.journal import line_seq, read_lines, sync_folder
+from store.projection import hash_facts
+
+CHECK_LIMIT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup holds: every event up to `seq`, and a hash over the facts they make."""
+
+    folder: str
+    seq: int
+    facts: str
+
+
+def back_up(store: Store, folder: Path) -> Backup:
+    """Copy the store to `folder` while it goes on writing, and check the copy in a child process.
+
+    StateConflict when `folder` exists; HeedError when the copy does not open to the same facts.
+    """
+    if not (store.data_dir / "journal").is_dir():
+        raise BadValue("a store in memory cannot be backed up")
+    if folder.exists():
+        raise StateConflict(f"{folder} is there already; a backup is never written twice")
+    with store.read() as cursor:
+        cursor.begin()  # the position and the facts of one moment
+        row = cursor.execute("SELECT applied_seq FROM journal_position").fetchone()
+        facts = hash_facts(cursor)
+        cursor.rollback()
+    assert row is not None
+    _copy_journal(store.data_dir / "journal", folder / "journal", row[0])
+    wanted, found = Backup(str(folder), row[0], facts), _check_in_child(folder)
+    if found != wanted:
+        raise HeedError(
+            f"the backup {folder} holds {found}, not {wanted}; keep the one before and look at the disk"
+        )
+    return wanted
+
+
+def read_backup(folder: Path) -> Backup:
+    """Open the copy as a store of its own and say what is in it."""
+    store = Store.open(folder, min_free_bytes=0)
+    try:
+        with store.read() as cursor:
+            return Backup(str(folder), int(str(store.health()["applied_seq"])), hash_facts(cursor))
+    finally:
+        store.close()
+
+
+def _copy_journal(source: Path, target: Path, last_seq: int) -> None:
+    target.mkdir(mode=0o700, parents=True)
+    for path in sorted(source.glob("*.jsonl")):
+        with (target / path.name).open("wb") as copy:
+            for line in read_lines(path):
+                if not line.endswith(b"\n") or line_seq(line) > last_seq:
+                    break  # what the writer has appended since, the last line perhaps half of it
+                copy.write(line)
+            copy.flush()
+            os.fsync(copy.fileno())
+    sync_folder(target)
+
+
+def _check_in_child(folder: Path) -> Backup:
+    # A process of its own, because a damaged DuckDB file may take the process that opens it along.
+    command = [sys.executable, "-m", "store.backup", str(folder)]
+    root = Path(__file__).resolve().parents[1]
+    child = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, timeout=CHECK_LIMIT_S, check=False
+    )
+    if child.returncode:
+        raise HeedError(f"the backup {folder} does not open: {child.stderr[-2000:]}")
+    return Backup(**json.loads(child.stdout))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(read_backup(Path(sys.argv[1])))))

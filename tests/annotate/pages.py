@@ -1,0 +1,31 @@
+"""Calling a page's handlers the way Gradio does, without a server or a browser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from annotate.auth import Identity, remember_identity
+from store.records import Person
+
+Built = TypeVar("Built")
+
+
+def inside_a_loop(build: Callable[[], Built]) -> Built:
+    """Built outside a running event loop, Gradio's blocks make loops of their own and never close them."""
+
+    async def built() -> Built:
+        return build()
+
+    return asyncio.run(built())
+
+
+def as_person(person: Person) -> Any:
+    """A call of this person, as a handler gets it."""
+    scope: dict[str, Any] = {"type": "http", "headers": [], "query_string": b""}
+    remember_identity(scope, Identity(person, "session"))
+    return SimpleNamespace(request=Request(scope), query_params={})

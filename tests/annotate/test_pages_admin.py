@@ -1,0 +1,151 @@
+"""What the admin page writes from records, and what its forms do, without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import gradio as gr
+import pytest
+
+from annotate.pages.panels import (
+    explain_start,
+    write_gate,
+    write_log,
+    write_progress,
+    write_round,
+    write_versions,
+)
+from annotate.pages.people import PeopleSection
+from annotate.pages.rounds import RoundSection, list_points
+from annotate.pages.versions import VersionSection, list_choices
+from annotate.services import Services
+from store.database import Store
+from store.people import Credentials, read_people
+from store.policies import add_policy, mark_policy, promote, read_policies
+from store.prompts import count_prompts
+from store.records import Condition, Policy, Promotion, Round, Why
+from tests.annotate.pages import as_person, inside_a_loop
+from tests.fakes import make_services
+
+Section = TypeVar("Section")
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+TRAINING = Round("rd_1", "training", "labels", "v0", "v1", 40, 3, "", NOW - timedelta(seconds=60))
+
+
+@pytest.fixture
+def root(people: dict[str, Credentials]) -> Any:
+    return as_person(people["admin"].person)
+
+
+def lay_out(section: Callable[[Services], Section], services: Services) -> Section:
+    def build() -> Section:
+        with gr.Blocks():
+            return section(services)
+
+    return inside_a_loop(build)
+
+
+def condition(kind: Any, holds: bool, says: str) -> Condition:
+    return Condition(says, kind, 1, 2, holds, says)
+
+
+def test_the_sentence_names_the_guard_that_holds_a_round_back() -> None:
+    why = Why(False, (condition("trigger", True, "enough labels"), condition("guard", False, "disk is full")))
+    assert explain_start(why) == "Held back: disk is full."
+
+
+def test_the_sentence_names_what_a_round_waits_for() -> None:
+    why = Why(False, (condition("trigger", False, "3 of 9 labels"), condition("guard", True, "disk is free")))
+    assert explain_start(why) == "Waiting: 3 of 9 labels."
+
+
+def test_a_round_that_will_start_says_so() -> None:
+    assert explain_start(Why(True)) == "A round starts by itself with the next check."
+
+
+def test_progress_shows_the_step_the_numbers_and_the_time_left() -> None:
+    row = {"stage": "dpo", "step": 20, "max_steps": 60, "loss": 0.5, "rewards/accuracies": None}
+    shown = write_progress(TRAINING, [{"stage": "dpo", "event": "start"}, row], NOW)
+    assert "20/60" in shown
+    assert "loss <b>0.500</b>" in shown
+    assert "accuracy" not in shown
+    assert "about <b>2 min</b> left" in shown
+
+
+def test_a_stage_without_steps_is_named() -> None:
+    rows: list[dict[str, object]] = [{"stage": "dpo", "step": 60, "max_steps": 60}, {"stage": "evaluate"}]
+    assert "evaluate" in write_progress(TRAINING, rows, NOW)
+
+
+def test_without_a_round_the_page_says_when_one_comes() -> None:
+    assert "It starts when the conditions beside hold" in write_round(None, [], NOW)
+
+
+def test_what_comes_from_files_and_people_is_escaped() -> None:
+    gate = {"decision": "reject", "reason": "<b>", "checks": [{"says": "<i>", "value": 0.5, "passed": False}]}
+    policy = Policy("v1", "rejected", "v0", "rd_1", None, NOW, "<script>")
+    shown = write_gate("rd_1", gate) + write_log(["<img src=x>"]) + write_versions([policy])
+    assert not [tag for tag in ("<b>\u200b", "<i>", "<script", "<img") if tag in shown]
+    assert "&lt;b&gt;" in shown
+
+
+def test_curves_of_two_stages_follow_one_another() -> None:
+    rows: list[dict[str, object]] = [
+        {"stage": "dpo", "step": 10, "loss": 0.6},
+        {"stage": "kto", "step": 5, "loss": 0.5, "rewards/margins": None},
+    ]
+    assert list_points(rows) == [(10, 0.6, "loss"), (15, 0.5, "loss")]
+
+
+def test_only_what_can_become_live_is_offered(store: Store) -> None:
+    for version in ("v1", "v2", "v3"):
+        add_policy(store, version, "v0", None, "0" * 64)
+    mark_policy(store, "v2", "rejected", "worse")
+    promote(store, "v3", "root")
+    assert [version for _, version in list_choices(read_policies(store))] == ["v1", "v0"]
+
+
+def test_a_promotion_asks_first_and_then_names_actor_and_reason(store: Store, root: Any) -> None:
+    add_policy(store, "v1", "v0", None, "0" * 64)
+    asked: list[tuple[str, str, str]] = []
+
+    def note(version: str, actor: str, reason: str) -> Promotion:
+        asked.append((version, actor, reason))
+        return promote(store, version, actor, reason=reason)
+
+    section = lay_out(VersionSection, make_services(store, promote=note))
+    assert "Make v1 (candidate) live in place of v0?" in str(section.ask_promote("v1", root))
+    assert asked == []
+    assert "v1 is live; before it was v0." in str(section.promote("v1", " better ", root))
+    assert asked == [("v1", "admin", "better")]
+
+
+def test_asking_to_promote_nothing_says_what_to_do(store: Store, root: Any) -> None:
+    section = lay_out(VersionSection, make_services(store))
+    assert "Pick a version first." in str(section.ask_promote(None, root))
+
+
+def test_a_round_that_cannot_start_says_why(store: Store, root: Any) -> None:
+    section = lay_out(RoundSection, make_services(store))  # its `start_round` fails
+    assert "Could not start a round" in str(section.train_now(root))
+    assert "No round is running." in str(section.cancel(root))
+
+
+def test_a_new_persons_secrets_are_shown_and_nobody_can_lock_themselves_out(store: Store, root: Any) -> None:
+    section = lay_out(PeopleSection, make_services(store))
+    made = str(section.create("Zoë <b>", "annotator", root))
+    assert "shown once" in made
+    assert "Zoë &lt;b&gt;" in made
+    zoe = next(person for person in read_people(store) if person.name.startswith("Zoë"))
+    assert "is deactivated" in str(section.deactivate(zoe.person_id, root))
+    myself = next(person for person in read_people(store) if person.role == "admin")
+    assert "your own account" in str(section.deactivate(myself.person_id, root))
+
+
+def test_prompts_are_added_one_a_line_and_known_ones_counted(store: Store, root: Any) -> None:
+    section = lay_out(PeopleSection, make_services(store))
+    assert "2 added, 1 already known." in str(section.add("one?\n\n two? \none?", root))
+    assert count_prompts(store) == 2
+    assert "Write at least one prompt" in str(section.add(" \n", root))
