@@ -1,7 +1,7 @@
 """Backups: a copy of the journal at one moment, and the proof that a store opens from it with the same facts.
 
-The copied folder is a whole data folder: restoring is putting it in the place of the lost one. The tables in it
-are built by the child process that checks the copy, so the live DuckDB file is never read behind DuckDB's back.
+The copied folder is a whole data folder: restoring is putting it in the place of the lost one. Its tables are
+built by the child process that checks the copy, so the live DuckDB file is never read behind DuckDB's back.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ the journal; when the journal fails nothing has happened and everybody in the gr
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 
-from store.errors import Busy, HeedError
+from store.errors import Busy, HeedError, NoSpace
 from store.events import apply_event, to_json
 from store.journal import Journal
 from store.projection import Projection
@@ -20,6 +21,9 @@ from store.tables import Tables
 from store.writer import Command, Decision
 
 logger = logging.getLogger(__name__)
+
+REPAIR_PAUSE_S = 1.0  # a full disk stays full for a while, and a repair reads every table
+_REPAIRING = "the tables have to be repaired first; try the same again shortly"
 
 
 class _SpoiledError(Exception):
@@ -42,6 +46,8 @@ class GroupCommit:
         self.is_behind = False  # the journal holds events that the tables do not show yet
         self._journal = journal
         self._projection = projection
+        self._next_repair_at = 0.0  # monotonic seconds
+        self._trouble: HeedError = Busy(_REPAIRING)
 
     def commit(self, commands: list[Command]) -> None:
         """Answer every command; when one breaks the shared transaction only its own caller fails."""
@@ -65,12 +71,11 @@ class GroupCommit:
     def _is_ready(self, commands: list[Command]) -> bool:
         """False, with everyone told, when nothing can be written now."""
         if self._journal.broken:
-            _refuse(
-                commands, HeedError(f"the store takes no more writes ({self._journal.broken}); restart Heed")
-            )
+            why = f"the store takes no more writes ({self._journal.broken}); restart Heed"
+            _refuse(commands, HeedError(why))
             return False
-        if self.is_behind and not self._catch_up():
-            _refuse(commands, Busy("the tables are being repaired; nothing was saved, try again shortly"))
+        if self.is_behind and (time.monotonic() < self._next_repair_at or not self._catch_up()):
+            _refuse(commands, self._trouble)
             return False
         return True
 
@@ -127,14 +132,16 @@ class GroupCommit:
             elif caught_up and outcome.events:
                 command.answer.set_result(outcome.result)
             else:
-                command.answer.set_exception(Busy("the tables had to be repaired; try the same again"))
+                _refuse([command], Busy(_REPAIRING) if caught_up else self._trouble)
 
     def _catch_up(self) -> bool:
         self.is_behind = True
         try:
             self._projection.reopen()
-        except (HeedError, duckdb.Error, OSError):
+        except (HeedError, duckdb.Error, OSError) as error:
             logger.exception("the tables could not be reopened")
+            self._trouble = error if isinstance(error, NoSpace) else Busy(_REPAIRING)
+            self._next_repair_at = time.monotonic() + REPAIR_PAUSE_S
             return False
         self.reopened += 1
         self.is_behind = False
@@ -151,4 +158,4 @@ def _answer(group: _Group) -> None:
 
 def _refuse(commands: list[Command], error: HeedError) -> None:
     for command in commands:
-        command.answer.set_exception(error)
+        command.answer.set_exception(type(error)(*error.args))  # one each: a raised one collects tracebacks

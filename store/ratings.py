@@ -11,7 +11,6 @@ import duckdb
 
 from store.boundary import check_one_of, check_reasons, check_text
 from store.clock import from_column, utc
-from store.completions import find_completion
 from store.database import Store
 from store.errors import NotFound
 from store.events import Event, new_event
@@ -44,7 +43,9 @@ def save_rating(
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Rating]:
         require_active(cursor, person_id)
-        if find_completion(cursor, completion_id) is None:
+        if not cursor.execute(
+            "SELECT 1 FROM completions WHERE completion_id = ?", [completion_id]
+        ).fetchone():
             raise NotFound(f"no completion has the id {completion_id!r}")
         newest = _find_newest(cursor, completion_id, person_id)
         if newest and newest == replace(rating, rating_id=newest.rating_id, created_at=newest.created_at):

@@ -26,7 +26,6 @@ from store.records import Completion, Lease, Task, TaskKind
 from store.writer import Decision
 
 TASK_COLUMNS = "t.task_id, t.kind, t.prompt_id, t.first_id, t.second_id, t.version, t.wanted, t.created_at"
-_LEASE_COLUMNS = f"l.lease_id, l.left_id, l.expires_at, {TASK_COLUMNS}"
 _WANTS_MORE = "NOT t.retired AND t.num_accepted < t.wanted"
 # A first page nearly always holds a task for them; who has skipped more than that gets ten times as many.
 _FIRST_PAGE, _PAGE_GROWTH = 100, 10
@@ -102,9 +101,9 @@ def lease_task(
         moment = utc(now)
         require_active(cursor, person_id)
         cursor.execute("DELETE FROM leases WHERE expires_at <= ?", [to_column(moment)])
-        held = _find_held(cursor, person_id, moment, "t.kind", kind)
-        if held is not None:
-            return Decision(_extend(cursor, held, moment, lease_s))
+        for held in _read_held(cursor, person_id, moment):
+            if held.task.kind == kind:
+                return Decision(_extend(cursor, held, moment, lease_s))
         task = _find_open(cursor, person_id, kind, moment)
         if task is None:
             return Decision(None)
@@ -134,12 +133,12 @@ def read_lease(store: Store, task_id: str, person_id: str, now: datetime | None 
 
 def require_lease(cursor: duckdb.DuckDBPyConnection, task_id: str, person_id: str, now: datetime) -> Lease:
     """`read_lease` for whoever holds a cursor already."""
-    held = _find_held(cursor, person_id, now, "t.task_id", task_id)
-    if held is None:
+    held = [lease for lease in _read_held(cursor, person_id, now) if lease.task.task_id == task_id]
+    if not held:
         raise LeaseLost(
             f"task {task_id} is no longer held by this person; nothing was saved, ask for the next task"
         )
-    return held
+    return held[0]
 
 
 def find_task(cursor: duckdb.DuckDBPyConnection, task_id: str) -> Task:
@@ -210,18 +209,19 @@ def _count_promised(
     return Counter(row[0] for row in cursor.execute(sql, [to_column(now), person_id, task_ids]).fetchall())
 
 
-def _find_held(
-    cursor: duckdb.DuckDBPyConnection, person_id: str, now: datetime, column: str, value: str
-) -> Lease | None:
-    sql = f"""
-        SELECT {_LEASE_COLUMNS} FROM leases AS l JOIN tasks AS t USING (task_id)
-        WHERE l.person_id = ? AND l.expires_at > ? AND {column} = ? ORDER BY l.lease_id LIMIT 1"""
-    row = cursor.execute(sql, [person_id, to_column(now), value]).fetchone()
-    if row is None or _find_judged(
-        cursor, [row[3]], person_id
-    ):  # a crash can leave the hold on a judged task
-        return None
-    return Lease(row[0], _to_task(row[3:]), person_id, row[1], from_column(row[2]))
+def _read_held(cursor: duckdb.DuckDBPyConnection, person_id: str, now: datetime) -> list[Lease]:
+    """What the person holds, in two look-ups: joining a few leases with all tasks costs much more."""
+    sql = """
+        SELECT task_id, lease_id, left_id, expires_at FROM leases
+        WHERE person_id = ? AND expires_at > ? ORDER BY lease_id"""
+    rows = cursor.execute(sql, [person_id, to_column(now)]).fetchall()
+    # A crash between journal and tables can leave the hold on a task that is judged by now.
+    judged = _find_judged(cursor, [row[0] for row in rows], person_id) if rows else set()
+    return [
+        Lease(lease_id, find_task(cursor, task_id), person_id, left_id, from_column(expires_at))
+        for task_id, lease_id, left_id, expires_at in rows
+        if task_id not in judged
+    ]
 
 
 def _extend(cursor: duckdb.DuckDBPyConnection, lease: Lease, now: datetime, lease_s: float) -> Lease:

@@ -90,6 +90,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     """The library's DPO trainer over shared sequences. Rows carry ids, so its tokenising step has nothing to
     do."""
 
+    sft_weight = 0.0
+
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         return dataset
 
@@ -131,6 +133,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         chosen_rewards = self.beta * (chosen_logps - inputs["ref_chosen_logps"])
         rejected_rewards = self.beta * (rejected_logps - inputs["ref_rejected_logps"])
         losses = cdpo_losses(chosen_rewards - rejected_rewards, inputs["flip"])
+        # Keeps the chosen answers likely while the margin grows (arXiv 2404.19733, eq. 2): nats a token.
+        losses = losses - self.sft_weight * chosen_logps / chosen.sum(1)
         self._remember("logps", chosen_logps, rejected_logps)
         self._remember("rewards", chosen_rewards, rejected_rewards)
         self._remember_margins(chosen_rewards, rejected_rewards)
@@ -199,6 +203,7 @@ def build_pair_trainer(
         peft_config=start.peft_config,
         callbacks=[SkipNonFiniteSteps()],
     )
+    trainer.sft_weight = settings.sft_weight
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
     settle_weights(trainer.model, start.weights)

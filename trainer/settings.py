@@ -43,6 +43,7 @@ class TrainerSettings:
 
     beta: float = 0.1
     label_smoothing: float = 0.1
+    sft_weight: float = 0.0
     learning_rate: float = 5e-4
     epochs: int = 2
     batch_size: int = 8
@@ -77,6 +78,8 @@ class TrainerSettings:
             raise BadValue(
                 f"trainer label_smoothing {self.label_smoothing} is outside 0..0.5 (0.5 would unlearn)"
             )
+        if self.sft_weight < 0.0:
+            raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
         if not 0.0 <= self.warmup < 1.0:
             raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 (a share of the steps)")
         if self.batch_size < 2:

@@ -211,6 +211,7 @@ class RoundSupervisor:
             version=version,
             num_pairs=snapshot.num_pairs,
             num_ratings=snapshot.num_ratings,
+            snapshot_seq=snapshot.seq,
         )
         live_adapter = self._adapter_of(started.parent)
         plan = {

@@ -79,7 +79,7 @@ def _lay_out(links: Any, account: Any) -> tuple[Parts, dict[str, Any]]:
     with gr.Row(elem_id="composer"):
         message = gr.Textbox(
             label="Message", show_label=False, container=False, lines=1, max_lines=8, autofocus=True,
-            placeholder="Message the model (Enter sends, Shift+Enter for a new line)", elem_id="message",
+            placeholder="Message the model (Enter sends)", elem_id="message",
         )  # fmt: skip
         send = gr.Button("Send", variant="primary", elem_id="send")
         stop = gr.Button("Stop", variant="stop", elem_id="stop", visible="hidden")

@@ -30,7 +30,11 @@ document.documentElement.lang = 'en';
 """
 
 # A click whose session has ended gets 401; without this the page would just do nothing.
-SIGNED_OUT_HEAD = """<script>
+SIGNED_OUT_HEAD = """<style>
+#signed-out { position: sticky; top: 0; z-index: 99; padding: 10px 16px; text-align: center;
+  font: 15px system-ui; background: #b91c1c; color: white; }
+#signed-out a { color: white; font-weight: 700; }
+</style><script>
 (() => { const send = window.fetch;
   window.fetch = async (...args) => {
     const answer = await send(...args);

@@ -84,11 +84,11 @@ def test_without_a_round_the_page_says_when_one_comes() -> None:
 
 
 def test_what_comes_from_files_and_people_is_escaped() -> None:
-    gate = {"decision": "reject", "reason": "<b>", "checks": [{"says": "<i>", "value": 0.5, "passed": False}]}
+    gate = {"decision": "reject", "reason": "<u>", "checks": [{"says": "<i>", "value": 0.5, "passed": False}]}
     policy = Policy("v1", "rejected", "v0", "rd_1", None, NOW, "<script>")
     shown = write_gate("rd_1", gate) + write_log(["<img src=x>"]) + write_versions([policy])
-    assert not [tag for tag in ("<b>\u200b", "<i>", "<script", "<img") if tag in shown]
-    assert "&lt;b&gt;" in shown
+    assert not [tag for tag in ("<u>", "<i>", "<script", "<img") if tag in shown]
+    assert "&lt;u&gt;" in shown
 
 
 def test_curves_of_two_stages_follow_one_another() -> None:

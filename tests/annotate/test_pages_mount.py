@@ -56,7 +56,9 @@ class House:
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     store = Store.in_memory()
-    people = {role: add_person(store, role, role, f"{role}-password").person for role in ROLES}
+    people: dict[str, Person] = {
+        role: add_person(store, role, role, f"{role}-password").person for role in ROLES
+    }
     services = make_services(store)
     yield House(services, people, inside_a_loop(lambda: build_app(services)))
     store.close()

@@ -23,7 +23,18 @@ from store.database import Store
 from store.people import add_person
 from store.policies import add_policy, live_version, promote
 from store.prompts import NewPrompt, add_prompts
-from store.records import Chunk, Completion, Condition, Message, Promotion, Role, Round, Sampling, Why
+from store.records import (
+    Chunk,
+    Completion,
+    Condition,
+    Message,
+    Promotion,
+    Role,
+    Round,
+    Sampling,
+    TaskKind,
+    Why,
+)
 from store.rounds import advance_round, create_round, running_round
 from store.tasks import add_task
 
@@ -89,7 +100,7 @@ def fill(store: Store, num_tasks: int) -> None:
     asked = [turns, *(prompt.messages for prompt in prompts)]
     for number in range(num_tasks):
         which = number % len(ids)
-        kind = "single" if number % 4 == 3 else "pair"
+        kind: TaskKind = "single" if number % 4 == 3 else "pair"
         texts = (ANSWERS[number % 3], ANSWERS[(number + 1) % 3])[: 2 if kind == "pair" else 1]
         add_task(store, kind, ids[which], [make_completion(tuple(asked[which]), text) for text in texts])
 

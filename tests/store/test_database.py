@@ -254,19 +254,24 @@ def test_a_commit_that_fails_after_the_journal_is_repaired_and_answered(
     store.close()
 
 
+@pytest.mark.parametrize(("cause", "seen"), [(duckdb.FatalException, Busy), (NoSpace, NoSpace)])
 def test_while_the_tables_cannot_be_repaired_writes_are_refused_and_health_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: type[Exception], seen: type[HeedError]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail_to_commit(*_: object) -> None:
         raise duckdb.FatalException("no")
+
+    def fail_to_reopen(*_: object) -> None:
+        raise cause("no")
 
     store = Store.open(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Projection, "commit", fail)
-        patch.setattr(Projection, "reopen", fail)
-        with pytest.raises(Busy):
+        patch.setattr(Projection, "commit", fail_to_commit)
+        patch.setattr(Projection, "reopen", fail_to_reopen)
+        patch.setattr("store.commit.REPAIR_PAUSE_S", 0.0)
+        with pytest.raises(seen):
             samples.prompt(store, "in the journal")
-        with pytest.raises(Busy):
+        with pytest.raises(seen):
             samples.prompt(store, "refused")
         assert store.health()["ok"] is False
     samples.prompt(store, "afterwards")
