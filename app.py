@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from serving.policies import PolicyBoard
-    from serving.rollouts import RolloutFiller
-    from store.database import Store
-
     from annotate.services import Services
     from serving.in_process import InProcessEngine
+    from serving.policies import PolicyBoard
+    from serving.rollouts import RolloutFiller
     from settings import ServeSettings
+    from store.database import Store
     from trainer.supervisor import RoundSupervisor
 
 logger = logging.getLogger("heed")
@@ -54,11 +53,10 @@ class Service:
 def build_service(settings: ServeSettings) -> Service:
     """Open the store, load the base and the live policy, and connect the rooms."""
     from serving.adapters import publish
+    from serving.in_process import InProcessEngine
     from serving.policies import PolicyBoard
     from serving.rollouts import RolloutFiller
     from store.database import Store
-
-    from serving.in_process import InProcessEngine
     from store.records import Promotion
     from trainer.supervisor import RoundSupervisor
 
@@ -128,6 +126,7 @@ def _services(
 def write_metrics(store: Store, board: PolicyBoard) -> str:
     """The state of the loop in Prometheus's text format, read fresh at every scrape."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
     from store.rounds import running_round
     from store.snapshots import count_labels
     from store.tasks import count_open_tasks
@@ -204,6 +203,7 @@ def serve(argv: list[str]) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     import uvicorn
+
     from annotate.web import build_app
 
     service = build_service(settings)

@@ -1,4 +1,4 @@
-"""Errors that cross folders, because somebody catches them: the API turns each into a status, a page into a sentence."""
+"""Errors that cross folders because somebody catches them: each becomes an API status or a sentence on a page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LeaseLost(HeedError):
 
 
 class StateConflict(HeedError):
-    """The act does not fit the present state: a second round, a promotion raced by another, a key used twice."""
+    """The act does not fit the present state: a second round, a promotion raced by another."""
 
     status = 409
     kind = "state_conflict"

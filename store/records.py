@@ -59,9 +59,9 @@ class Sampling:
 class Chunk:
     """A piece of an answer as it is generated.
 
-    `text` is what is new since the last chunk. `finish_reason` is set on the last chunk only, which also carries
-    the whole answer: `token_ids` (the end token included when the model wrote one), `logprob_sum` (nats, summed
-    over `token_ids`, under the raw logits of `version` before temperature and top-p) and `num_prompt_tokens`.
+    `text` is what is new since the last chunk. `finish_reason` is set on the last chunk only, which also
+    carries the whole answer: `token_ids` (with the end token when the model wrote one), `logprob_sum` (nats, over
+    `token_ids`, under the raw logits of `version` before temperature and top-p) and `num_prompt_tokens`.
     """
 
     text: str
@@ -98,7 +98,7 @@ class Prompt:
 class Completion:
     """One sampled answer, stamped with the policy version that wrote it and how it was drawn.
 
-    `messages` is the whole context it answered. `prompt_id` is None for chat, `conversation_id` is None for rollouts.
+    `messages` is the whole context it answered. `prompt_id` is None for chat, `conversation_id` for rollouts.
     """
 
     completion_id: str
@@ -136,7 +136,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An annotator's short hold on a task. `left_id` is what was drawn for the left side (None for a single)."""
+    """An annotator's short hold on a task. `left_id` was drawn for the left side (None for a single)."""
 
     lease_id: str
     task: Task
@@ -181,7 +181,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """A tester's thumb on one completion: 1 desirable, -1 undesirable, 0 retracted. The newest per person counts."""
+    """A tester's thumb on one completion: 1 desirable, -1 undesirable, 0 retracted; the newest counts."""
 
     rating_id: str
     completion_id: str
@@ -195,7 +195,7 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """A preference pair as a round trains on it: token ids are the ones the policy sampled, never re-tokenised."""
+    """A preference pair as a round trains on it: the very token ids the policy sampled."""
 
     row_id: str
     prompt_id: str
@@ -271,7 +271,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange of a conversation: what was asked last, the completion, and this person's newest thumb on it."""
+    """One exchange of a conversation: the completion and this person's newest thumb on it."""
 
     completion: Completion
     rating: Literal[-1, 0, 1]
@@ -279,7 +279,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One line of "why does a round start or not": a trigger or a guard with its value, threshold and verdict."""
+    """One line of "why does a round start or not", with its value, threshold and verdict."""
 
     name: str
     kind: Literal["trigger", "guard"]

@@ -68,8 +68,8 @@ def serve_from(python: Path, folder: Path, environment: dict[str, str]) -> None:
 
 def test_the_installed_wheel_serves_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     python = install(wheel, tmp_path / "env", "--no-deps")
-    # The dependencies are borrowed from this environment; a path entry, unlike a site folder, runs no .pth file,
-    # so the checkout that is installed here in editable mode stays out of sight.
+    # The dependencies are borrowed from this environment: on a plain path no .pth file runs, so the checkout
+    # that is installed here in editable mode stays out of sight.
     borrowed = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     serve_from(python, tmp_path, {"PYTHONPATH": borrowed})
 

@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 
 from store.database import Store
 from store.policies import read_policy
+from store.records import BASE_VERSION, Condition, Round, Why
 from store.rounds import read_rounds, running_round
 from store.snapshots import LabelCounts, count_labels, count_new_labels
-
-from store.records import BASE_VERSION, Condition, Round, Why
 
 
 @dataclass(frozen=True, slots=True)

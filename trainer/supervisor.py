@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from store.database import Store
+from store.errors import BadValue, HeedError, StateConflict
 from store.policies import add_policy, live_version, mark_policy, next_version
+from store.records import RUNNING_STATES, Promotion, Round
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
-
-from store.errors import BadValue, HeedError, StateConflict
-from store.records import RUNNING_STATES, Promotion, Round
 from trainer.planner import TriggerSettings, explain, guards
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
 
