@@ -1,4 +1,4 @@
-"""Errors that cross folders because somebody catches them: each becomes an API status or a sentence on a page."""
+"""Errors that cross folders because somebody catches them: the API gives each a status, a page a sentence."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class Sampling:
 class Chunk:
     """A piece of an answer as it is generated.
 
-    `text` is what is new since the last chunk. `finish_reason` is set on the last chunk only, which also
-    carries the whole answer: `token_ids` (with the end token when the model wrote one), `logprob_sum` (nats, over
+    `text` is what is new since the last chunk. `finish_reason` is set on the last chunk only, which carries
+    the whole answer too: `token_ids` (with the end token when the model wrote one), `logprob_sum` (nats, over
     `token_ids`, under the raw logits of `version` before temperature and top-p) and `num_prompt_tokens`.
     """
 
