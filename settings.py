@@ -6,6 +6,7 @@ code that uses it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tomllib
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
-from trainer.settings import GateSettings, TrainerSettings
+from trainer.settings import GateSettings, TrainerSettings, starter_settings
 from trainer.supervisor import Plan, RoundSettings
 
 PREFIX = "HEED_"
@@ -186,7 +187,7 @@ class ServeSettings(BaseSettings):
                 quantization=self.quantization,
                 dtype=self.dtype,
             ),
-            trainer=TrainerSettings(**self.trainer.model_dump()),  # type: ignore[attr-defined]
+            trainer=self._trainer(),
             gate=GateSettings(**self.gate.model_dump()),  # type: ignore[attr-defined]
             triggers=TriggerSettings(
                 min_new_labels=self.min_new_labels,
@@ -198,13 +199,20 @@ class ServeSettings(BaseSettings):
             rounds=RoundSettings(**self.rounds.model_dump()),  # type: ignore[attr-defined]
         )
 
+    def _trainer(self) -> TrainerSettings:
+        """What was asked for, over what suits the model: the starter wants a rate of its own."""
+        suited = starter_settings() if self.model is None else TrainerSettings()
+        asked = self.trainer.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        return dataclasses.replace(suited, **asked)
+
     def shown_host(self) -> str:
         """The host to print in a link: a listening address such as 0.0.0.0 is no place to go to."""
         return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
     def masked(self) -> dict[str, Any]:
         """Every effective value; the token only says whether it is set."""
-        return self.model_dump(mode="json") | {"admin_token": "set" if self.admin_token else None}
+        shown = self.model_dump(mode="json") | {"trainer": dataclasses.asdict(self._trainer())}
+        return shown | {"admin_token": "set" if self.admin_token else None}
 
 
 def _toml_file(argv: list[str]) -> Path | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.taste import TASTES
-from trainer.settings import TrainerSettings
+from trainer.settings import starter_settings
 
 DESCRIPTION = (
     "The whole loop with simulated people: they judge, the service learns, and what is live is measured."
@@ -74,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--guide-lr",
         type=float,
-        default=TrainerSettings().learning_rate,
+        default=starter_settings().learning_rate,
         help="first learning rate of the guide's recipe in the variant 'ours' (default: that of our rounds)",
     )
     add(

@@ -47,7 +47,7 @@ class RolloutSettings:
 
     ready_pairs: int = 32
     ready_singles: int = 8
-    temperature: float = 1.0
+    temperature: float = 0.6
     top_p: float = 1.0
     max_tokens: int = 256
     in_flight: int = 8

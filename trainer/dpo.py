@@ -140,7 +140,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self._remember_margins(chosen_rewards, rejected_rewards)
         self._remember_tokens(outputs, chosen, rejected, inputs["segments"])
         # Weights average 1 over the set and not over a batch: a heavy pair is heavy wherever it falls.
-        return (losses * inputs["weight"]).mean()
+        loss: torch.Tensor = (losses * inputs["weight"]).mean()
+        return loss
 
     @property
     def _journal(self) -> Any:
@@ -193,7 +194,9 @@ def build_pair_trainer(
     start: PolicyStart, tokenizer: Any, rows: Sequence[TrainingPair], settings: TrainerSettings, folder: Path
 ) -> PairTrainer:
     """A trainer whose adapter holds exactly the starting weights, in float32, before its first step."""
-    arguments = shared_arguments(settings, folder, settings.learning_rate, settings.epochs)
+    arguments = shared_arguments(
+        settings, folder, settings.learning_rate, settings.epochs, settings.batch_size
+    )
     trainer = PairTrainer(
         model=start.model,
         args=DPOConfig(**arguments),

@@ -62,7 +62,9 @@ def build_rating_trainer(
     start: PolicyStart, tokenizer: Any, ratings: RatingSet, settings: TrainerSettings, folder: Path
 ) -> RatingTrainer:
     """A trainer whose adapter holds exactly the starting weights, in float32, before its first step."""
-    arguments = shared_arguments(settings, folder, settings.kto_learning_rate, settings.kto_epochs)
+    arguments = shared_arguments(
+        settings, folder, settings.kto_learning_rate, settings.kto_epochs, settings.kto_batch_size
+    )
     trainer = RatingTrainer(
         model=start.model,
         args=KTOConfig(
@@ -71,7 +73,7 @@ def build_rating_trainer(
             undesirable_weight=ratings.undesirable_weight,
             train_sampling_strategy="sequential",  # the order is ours
         ),
-        train_dataset=rating_dataset(ratings, settings.batch_size),
+        train_dataset=rating_dataset(ratings, settings.kto_batch_size),
         processing_class=tokenizer,
         peft_config=start.peft_config,
         callbacks=[SkipNonFiniteSteps()],

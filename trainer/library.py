@@ -81,7 +81,7 @@ class SkipNonFiniteSteps(TrainerCallback):  # type: ignore[misc]
 
 
 def shared_arguments(
-    settings: TrainerSettings, folder: Path, learning_rate: float, epochs: int
+    settings: TrainerSettings, folder: Path, learning_rate: float, epochs: int, batch_size: int
 ) -> dict[str, Any]:
     """Arguments for the library's config classes; the library saves, sends and evaluates nothing."""
     on_cuda = torch.cuda.is_available()
@@ -90,7 +90,7 @@ def shared_arguments(
         "beta": settings.beta,
         "learning_rate": learning_rate,
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": batch_size,
         "gradient_accumulation_steps": settings.accumulation,
         "optim": settings.optimizer,
         "lr_scheduler_type": settings.schedule,

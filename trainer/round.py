@@ -59,7 +59,7 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     pairs = prepare_pairs(pair_rows, base.tokenizer, settings.max_length)
     holdout = prepare_pairs(holdout_rows, base.tokenizer, settings.max_length)
     ratings = prepare_ratings(
-        rating_rows, base.tokenizer, settings.max_length, settings.batch_size, settings.seed
+        rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
     )
     for name, notices in (
         ("pairs", pairs.notices),

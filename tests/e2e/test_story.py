@@ -69,6 +69,11 @@ def say(page: Page, text: str) -> None:
     expect(page.locator("#stop")).to_be_hidden()
 
 
+def start_new_chat(page: Page) -> None:
+    page.locator("#new-chat").click()
+    expect(page.locator("#chatbot .bot.message")).to_have_count(0)
+
+
 def take_pictures(page: Page, name: str) -> None:
     """Four pictures a page; a phone must not scroll sideways, and axe must find nothing serious."""
     SCREENSHOTS.mkdir(exist_ok=True)
@@ -137,7 +142,7 @@ def test_the_whole_story(
     expect(admin.locator("#gate")).to_contain_text(re.compile("promote", re.I), timeout=ROUND_LIMIT_MS)
     expect(admin.locator("#counts")).to_contain_text("v1", timeout=30_000)
 
-    tester.locator("#new-chat").click()
+    start_new_chat(tester)
     say(tester, "How do I boil an egg?")
     expect(tester.locator("#chatbot")).to_contain_text("v1")
 
@@ -148,6 +153,6 @@ def test_the_whole_story(
     admin.locator("#rollback").click()
     admin.locator("#rollback-confirm").click()
     expect(admin.locator("#counts")).to_contain_text("v0", timeout=30_000)
-    tester.locator("#new-chat").click()
+    start_new_chat(tester)
     say(tester, "How do I boil an egg?")
     expect(tester.locator("#chatbot")).to_contain_text("v0")
