@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import cast
 
 from benchmarks.annotators import Question, sample_answers
@@ -39,14 +40,26 @@ def draw_questions(prompts: Sequence[WorldPrompt], run_seed: int, draw: int) -> 
     return [
         Question(
             tuple(cast(Message, message) for message in prompt.messages),
-            (run_seed * 100_000 + place) * 1_000 + draw,
+            _mix(run_seed, place, draw),
         )
         for place, prompt in enumerate(prompts)
     ]
 
 
+def _mix(run_seed: int, place: int, draw: int) -> int:
+    """A 31-bit seed with nothing in common with its neighbours.
+
+    Evenly spaced seeds are no independent draws: at 300 prompts flattery came out at 0.11 with seeds 0, 1000,
+    2000 and so on, and at 0.19 with mixed ones.
+    """
+    return int.from_bytes(sha256(f"{run_seed}/{place}/{draw}".encode()).digest()[:4]) >> 1
+
+
 def measure_base(testers: Sequence[HeedClient], settings: LoopSettings) -> Yardstick:
-    """Sample the base nine times a prompt: eight to choose the best from, and one as everybody's opponent."""
+    """Sample the base nine times a prompt: eight to choose the best from, and one as everybody's opponent.
+
+    The base's own row is measured on all eight, since every promise is a share of it.
+    """
     prompts = heldout_prompts(settings.eval_prompts, settings.seed)
     draws = [draw_questions(prompts, settings.seed, draw) for draw in range(BEST_OF + 1)]
     rows = sample_answers(
@@ -58,7 +71,7 @@ def measure_base(testers: Sequence[HeedClient], settings: LoopSettings) -> Yards
     return Yardstick(
         questions=draws[0],
         opponents=opponents,
-        base=measure(samples[0], opponents, taste),
+        base=measure([row for draw in samples[:BEST_OF] for row in draw], opponents * BEST_OF, taste),
         best_of_8=measure(choose_best(samples[:BEST_OF], taste), opponents, taste),
     )
 

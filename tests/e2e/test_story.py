@@ -49,13 +49,15 @@ def rate_by_keyboard(page: Page, url: str, count: int) -> None:
     """Prefer the shorter answer, with the keys 2 and 4 alone; every answer must bring a new task."""
     page.goto(f"{url}/annotate/")
     page.wait_for_selector(BOTH_READY)
+    held = page.locator("#task-id textarea, #task-id input").first
     for _ in range(count):
-        expect(page.locator("#answer-a")).not_to_be_empty()
+        expect(held).not_to_have_value("")
         expect(page.locator("#k1")).to_be_enabled()
-        task = page.locator("#task-id textarea, #task-id input").first.input_value()
+        task = held.input_value()
         lengths = [len(page.locator(f"#answer-{side}").inner_text()) for side in "ab"]
         page.keyboard.press("2" if lengths[0] <= lengths[1] else "4")
-        expect(page.locator("#task-id textarea, #task-id input").first).not_to_have_value(task)
+        expect(held).not_to_have_value(task)
+    expect(page.locator("#status")).to_contain_text(f"{count} today")
 
 
 def say(page: Page, text: str) -> None:

@@ -26,13 +26,6 @@ TEMPLATE = (
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # peft 0.21 asks transformers 5.23 by an old name; nothing of ours can change that.
-    config.addinivalue_line(
-        "filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-    )
-
-
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
