@@ -41,8 +41,9 @@ class Sample(Protocol):
 class RolloutSettings:
     """How many open tasks to keep and how their completions are drawn.
 
-    From a share of equal text of `similarity` on, two completions count as the same; `in_flight` tasks are
-    written at a time; `wanted` is the number of judgements a task asks for.
+    For a pair `candidates` completions are drawn and the two least alike are kept; from a share of equal text
+    of `similarity` on they count as the same, and more are drawn. `in_flight` tasks are written at a time;
+    `wanted` is the number of judgements a task asks for.
     """
 
     ready_pairs: int = 32
@@ -50,6 +51,9 @@ class RolloutSettings:
     temperature: float = 0.6
     top_p: float = 1.0
     max_tokens: int = 256
+    candidates: int = (
+        4  # with 2, up to 40 of 100 pairs of the starter differed in nothing the taste could tell
+    )
     in_flight: int = 8
     max_tries: int = 6
     similarity: float = 0.88
@@ -59,7 +63,13 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         Sampling(self.temperature, self.top_p, self.max_tokens)  # refuses what cannot be sampled with
-        for name, least in (("ready_pairs", 0), ("ready_singles", 0), ("in_flight", 1), ("max_tries", 1)):
+        for name, least in (
+            ("ready_pairs", 0),
+            ("ready_singles", 0),
+            ("candidates", 2),
+            ("in_flight", 1),
+            ("max_tries", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
         if not 0.0 < self.similarity <= 1.0:
@@ -81,17 +91,14 @@ class RolloutCounts:
 
 @dataclass(slots=True)
 class Draft:
-    """A task in the making: completions kept so far and those being written."""
+    """A task in the making: completions drawn so far, those being written, and those it will ask about."""
 
     prompt: Prompt
     kind: TaskKind
-    kept: list[Completion] = field(default_factory=list)
+    drawn: list[Completion] = field(default_factory=list)
     pending: list[tuple[Sampling, Iterator[Chunk]]] = field(default_factory=list)
+    kept: Sequence[Completion] = ()
     num_tries: int = 0
-
-    @property
-    def num_missing(self) -> int:
-        return (2 if self.kind == "pair" else 1) - len(self.kept)
 
 
 class RolloutFiller:
@@ -175,7 +182,7 @@ class RolloutFiller:
                     self._submit(running[-1])
                 self._collect(running[0])
                 draft = running.popleft()
-                if not draft.num_missing:
+                if draft.kept:
                     made += self._save(draft)
                 elif self._has_hope(draft):
                     running.append(draft)
@@ -196,7 +203,8 @@ class RolloutFiller:
     def _submit(self, draft: Draft) -> None:
         assert self._version is not None
         settings = self._settings
-        for _ in range(draft.num_missing):
+        is_first_pair = draft.kind == "pair" and not draft.num_tries
+        for _ in range(settings.candidates if is_first_pair else 1):
             seed = next(self._seeds)
             sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, seed)
             chunks = self._sample(self._version, draft.prompt.messages, sampling, background=True)
@@ -210,10 +218,16 @@ class RolloutFiller:
             del draft.pending[0]
             if not completion.text.strip():
                 self.counts.empty += 1
-            elif any(is_similar(completion, kept, self._settings.similarity) for kept in draft.kept):
-                self.counts.similar += 1
             else:
-                draft.kept.append(completion)
+                draft.drawn.append(completion)
+        if draft.kind == "single":
+            draft.kept = draft.drawn[:1]
+        elif len(draft.drawn) > 1:
+            pair = find_least_alike(draft.drawn)
+            if similarity(*pair) < self._settings.similarity:
+                draft.kept = pair
+            else:
+                self.counts.similar += 1
 
     def _has_hope(self, draft: Draft) -> bool:
         if draft.num_tries < self._settings.max_tries:
@@ -259,10 +273,14 @@ def read_completion(prompt: Prompt, sampling: Sampling, chunks: Iterator[Chunk])
     )
 
 
-def is_similar(first: Completion, second: Completion, ratio: float) -> bool:
-    """Whether two texts are so alike that judging between them teaches nothing."""
-    matcher = SequenceMatcher(None, first.text.lower(), second.text.lower(), autojunk=False)
-    return matcher.quick_ratio() >= ratio and matcher.ratio() >= ratio
+def find_least_alike(drawn: Sequence[Completion]) -> tuple[Completion, Completion]:
+    """The two of at least two completions that differ most: a judgement between them says most."""
+    return min(itertools.combinations(drawn, 2), key=lambda pair: similarity(*pair))
+
+
+def similarity(first: Completion, second: Completion) -> float:
+    """The share of equal text in two answers, 0 to 1, whatever their case."""
+    return SequenceMatcher(None, first.text.lower(), second.text.lower(), autojunk=False).ratio()
 
 
 def seed_of(start: int, count: int) -> int:

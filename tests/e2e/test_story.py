@@ -158,3 +158,5 @@ def test_the_whole_story(
     start_new_chat(tester)
     say(tester, "How do I boil an egg?")
     expect(tester.locator("#chatbot")).to_contain_text("v0")
+    for page in (annotator, tester, admin):
+        page.context.close()

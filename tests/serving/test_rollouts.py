@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.rollouts import RolloutFiller, RolloutSettings, is_similar, seed_of
+from serving.rollouts import RolloutFiller, RolloutSettings, find_least_alike, seed_of, similarity
 from store.clock import utc
 from store.database import Store
 from store.errors import Busy
@@ -90,7 +90,7 @@ def test_completions_carry_how_they_were_drawn(store: Store) -> None:
     RolloutFiller(store, sample, SETTINGS).fill()
     saved = read_completions(store)
     assert len(saved) == 10
-    assert {row["seed"] for row in saved} == {sampling.seed for _, sampling, _ in sample.asked}
+    assert {row["seed"] for row in saved} < {sampling.seed for _, sampling, _ in sample.asked}
     assert len({row["seed"] for row in saved}) == 10
     assert {(row["version"], row["max_tokens"], row["logprob_sum"]) for row in saved} == {("v0", 32, -2.5)}
     assert {(name, background) for name, _, background in sample.asked} == {("v0", True)}
@@ -99,7 +99,7 @@ def test_completions_carry_how_they_were_drawn(store: Store) -> None:
 def test_many_requests_are_in_flight_at_once(store: Store) -> None:
     sample = Sampler()
     RolloutFiller(store, sample, RolloutSettings(ready_pairs=8, ready_singles=0, in_flight=8)).fill()
-    assert sample.most_open == 16
+    assert sample.most_open == 8 * RolloutSettings().candidates
 
 
 def test_a_prompt_that_always_gets_the_same_answer_is_skipped_aloud_and_not_retried(
@@ -110,12 +110,12 @@ def test_a_prompt_that_always_gets_the_same_answer_is_skipped_aloud_and_not_retr
     with caplog.at_level(logging.WARNING):
         assert filler.fill() == 0
     assert filler.counts.skipped_prompts == 2
-    assert len(sample.asked) == 2 * (2 + 5)  # two, then five more tries of the second
+    assert len(sample.asked) == 2 * (4 + 5)  # four candidates, then five more tries of one
     assert "was skipped: policy v0 gave no pair of distinct answers in 6 tries" in caplog.text
     before = len(sample.asked)
     sample.text = None
     assert filler.fill() == 2
-    assert len(sample.asked) == before + 4
+    assert len(sample.asked) == before + 2 * 4
     with store.read() as cursor:
         assert cursor.execute("SELECT count(DISTINCT prompt_id) FROM tasks").fetchone() == (2,)
 
@@ -202,7 +202,7 @@ def completion(text: str) -> Completion:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "similar"),
+    ("first", "second", "is_same"),
     [
         ("Paris is the capital.", "paris is the capital!", True),
         ("Paris is the capital.", "I cannot know that.", False),
@@ -210,8 +210,20 @@ def completion(text: str) -> Completion:
         ("4", "4", True),
     ],
 )
-def test_nearly_equal_answers_are_similar(first: str, second: str, similar: bool) -> None:
-    assert is_similar(completion(first), completion(second), 0.88) is similar
+def test_nearly_equal_answers_are_similar(first: str, second: str, is_same: bool) -> None:
+    assert (similarity(completion(first), completion(second)) >= RolloutSettings().similarity) is is_same
+
+
+def test_a_pair_is_the_two_answers_that_differ_most() -> None:
+    drawn = [
+        completion(text) for text in ("It is Paris.", "It is Paris!", "I cannot know that.", "It is Rome.")
+    ]
+    first, second = find_least_alike(drawn)
+    assert {first.text, second.text} in (
+        {"It is Paris.", "I cannot know that."},
+        {"It is Rome.", "I cannot know that."},
+        {"It is Paris!", "I cannot know that."},
+    )
 
 
 def test_seeds_fit_every_column_and_do_not_repeat() -> None:

@@ -82,7 +82,17 @@ def nf4_base(base_folder: Path) -> LoadedBase:
 @pytest.fixture
 def settings() -> TrainerSettings:
     return TrainerSettings(
-        learning_rate=2e-3, kto_learning_rate=2e-3, rank=8, alpha=16, warmup=0.0, schedule="constant"
+        beta=0.1,
+        sft_weight=0.0,
+        learning_rate=2e-3,
+        epochs=2,
+        batch_size=8,
+        kto_learning_rate=2e-3,
+        kto_epochs=2,
+        rank=8,
+        alpha=16,
+        warmup=0.0,
+        schedule="constant",
     )
 
 

@@ -48,7 +48,7 @@ def test_losses_and_metrics_equal_the_librarys_to_five_decimals(base, settings, 
     settings = replace(settings, label_smoothing=0.0, learning_rate=1e-2, epochs=6)
     rows = prepared(base, 8)
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-    arguments = shared_arguments(settings, tmp_path, 1e-2, 6) | {"precompute_ref_log_probs": False}
+    arguments = shared_arguments(settings, tmp_path, 1e-2, 6, 8) | {"precompute_ref_log_probs": False}
     start = start_policy(base.model, settings, None)
     stock = StockTrainer(
         model=start.model,
@@ -171,3 +171,12 @@ def test_training_in_the_wrong_number_of_processes_is_refused(base, settings, tm
 
 def test_the_pair_trainer_is_still_the_librarys():
     assert issubclass(PairTrainer, DPOTrainer)
+
+
+def test_the_likelihood_term_keeps_chosen_answers_likelier(base, settings, tmp_path):
+    rows = prepared(base, 48)
+    histories = [
+        train(base, rows, replace(settings, sft_weight=weight), tmp_path)[1] for weight in (0.0, 3.0)
+    ]
+    without, with_it = (history[-2]["logps/chosen"] for history in histories)
+    assert with_it > without + 1.0
