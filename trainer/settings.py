@@ -104,9 +104,9 @@ def starter_settings() -> TrainerSettings:
     """
     return TrainerSettings(
         beta=0.3,
-        sft_weight=4.0,
+        sft_weight=12.0,
         learning_rate=2e-3,
-        epochs=5,
+        epochs=8,
         batch_size=4,
         kto_learning_rate=3e-3,
         kto_epochs=3,
