@@ -201,7 +201,12 @@ def serve(argv: list[str]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if settings.model is None or Path(settings.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if settings.model is None:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a bar for a model that loads in 0.1 s says nothing
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    # It warns, at import, of a faster 4-bit kernel on the hub that we must not fetch.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import uvicorn
 
     from annotate.web import build_app
@@ -265,11 +270,28 @@ def export_offline(argv: list[str]) -> None:
     print(f"{written} labels written to {args.out}")
 
 
+def back_up_offline(argv: list[str]) -> None:
+    """Copy every label, person and promotion (not the adapters) to a new folder, and check the copy."""
+    parser = argparse.ArgumentParser(prog="app.py backup", description=back_up_offline.__doc__)
+    parser.add_argument(
+        "folder", type=Path, help="a folder that does not exist yet; it can be served with --data"
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+    args = parser.parse_args(argv)
+    from store.backup import back_up
+    from store.database import Store
+
+    with contextlib.closing(Store.open(args.data)) as store:
+        made = back_up(store, args.folder)
+    print(f"event {made.seq} and all before it are in {made.folder}; the copy was opened and compared")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "serve": serve,
     "config": show_config,
     "add-person": add_person_offline,
     "export": export_offline,
+    "backup": back_up_offline,
 }
 
 

@@ -37,6 +37,7 @@ def back_up(store: Store, folder: Path) -> Backup:
     """
     if not (store.data_dir / "journal").is_dir():
         raise BadValue("a store in memory cannot be backed up")
+    folder = folder.resolve()  # the child that checks it stands elsewhere
     if folder.exists():
         raise StateConflict(f"{folder} is there already; a backup is never written twice")
     with store.read() as cursor:

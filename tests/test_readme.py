@@ -111,6 +111,13 @@ def check_export(command: str, folder: Path) -> None:
     assert len((folder / "labels.jsonl").read_text("utf-8").splitlines()) == 3
 
 
+def check_backup(command: str, folder: Path) -> None:
+    from store.database import Store
+
+    Store.open(folder / "data").close()
+    assert "was opened and compared" in run(command, folder)
+
+
 def check_benchmark_flags(command: str, folder: Path) -> None:
     """Minutes long in full: here its flags are accepted; benchmarks/RESULTS.md holds what it printed."""
     assert "--rounds" in run(command + " --help", folder)
@@ -125,6 +132,7 @@ CHECKS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("make test", check_make_test),
     ("python app.py serve --model", check_real_model),
     ("python app.py export", check_export),
+    ("python app.py backup", check_backup),
     ("python -m benchmarks.", check_benchmark_flags),
     ("python -m pytest -m slow", lambda command, _: check_plain(command + " --collect-only -q", ROOT)),
     ("python app.py", check_plain),

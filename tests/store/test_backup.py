@@ -76,3 +76,14 @@ def test_a_rotated_journal_is_copied_up_to_the_moment(tmp_path: Path) -> None:
     assert len(journal.files()) > 2
     assert back_up(store, tmp_path / "backup").facts == samples.facts(store)
     store.close()
+
+
+def test_a_backup_can_be_named_relative_to_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The child that checks the copy has another working directory; it once opened a new, empty store there.
+    monkeypatch.chdir(tmp_path)
+    store = Store.open(tmp_path / "data")
+    samples.fill(store)
+    assert back_up(store, Path("copy")).folder == str(tmp_path / "copy")
+    store.close()
