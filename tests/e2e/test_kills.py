@@ -104,6 +104,23 @@ def test_killing_the_round_process_fails_the_round_and_nothing_else(service: Run
         assert admin.post("/v1/chat/completions", json=question).status_code == httpx.codes.OK
 
 
+def test_a_round_dies_with_the_service_and_is_named_after_the_restart(service: RunningService) -> None:
+    judge(service, make_annotator(service, "ann"), 16)
+    with service.client() as admin:
+        begun = admin.post("/v1/rounds").json()["round_id"]
+        wait_for_state(admin, begun, {"training", "evaluating"})
+        process = Path(f"/proc/{find_round_process(begun)}")
+        service.kill()
+    deadline = time.monotonic() + 30
+    while process.exists():
+        assert time.monotonic() < deadline, "the round outlived the service that should take its result"
+        time.sleep(0.1)
+    service.start()
+    with service.client() as admin:
+        assert read_round(admin, begun)["state"] == "interrupted"
+        assert "no round is running" in admin.get("/v1/rounds/why").text
+
+
 def rate_until_it_dies(service: RunningService, token: str, acknowledged: list[str]) -> None:
     with service.client(token) as client:
         while True:
