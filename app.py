@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -222,7 +223,9 @@ def serve(argv: list[str]) -> None:
             f"\nHeed serves {settings.model or 'the starter policy'}. Sign in as admin, once, with this link:"
         )
         print(f"\n    {admin_link(service.store, settings)}\n", flush=True)
-        with ticking(service.supervisor):
+        # uvicorn drains on SIGTERM and then raises it again, which would end us before the parts are closed.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with ticking(service.supervisor), contextlib.suppress(KeyboardInterrupt):
             uvicorn.run(
                 web, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=20
             )
