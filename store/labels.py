@@ -31,6 +31,10 @@ STANDING_RATINGS = """(
     QUALIFY row_number() OVER (PARTITION BY completion_id, person_id ORDER BY seq DESC) = 1)"""
 
 
+# "Slightly better" counts half of "much better"; the trainer brings the mean weight of a set to 1.
+WEIGHT_OF_STRENGTH = {1: 0.5, 2: 1.0}
+
+
 @dataclass(slots=True)
 class TrainingRows:
     """Rows in the order of their ids, and how many labels there were of each sort (`reasons`)."""
@@ -104,7 +108,7 @@ def _add_preference(rows: TrainingRows, judgement: Judgement, completions: list[
             chosen_version=chosen.version,
             rejected_version=rejected.version,
             strength=judgement.strength,
-            weight=1.0,
+            weight=WEIGHT_OF_STRENGTH[judgement.strength],
             person_id=judgement.person_id,
             created_at=judgement.created_at,
         )

@@ -197,6 +197,9 @@ def build_pair_trainer(
     arguments = shared_arguments(
         settings, folder, settings.learning_rate, settings.epochs, settings.batch_size
     )
+    whole = settings.epochs * -(-len(rows) // (settings.batch_size * settings.accumulation))
+    if 0 < settings.max_steps < whole:
+        arguments["max_steps"] = settings.max_steps
     trainer = PairTrainer(
         model=start.model,
         args=DPOConfig(**arguments),

@@ -39,7 +39,8 @@ class TrainerSettings:
 
     `start` fresh and `reference` base train a new adapter on all labels so far; previous starts from, or
     compares with, the adapter that is live. `label_smoothing` is cDPO's share of flipped labels; `sft_weight`
-    is how much of the chosen answer's mean negative log-likelihood is added to each pair's loss.
+    is how much of the chosen answer's mean negative log-likelihood is added to each pair's loss. `max_steps`
+    ends DPO earlier than `epochs` would (0: it does not), so that many labels are not learned by heart.
     """
 
     __pydantic_config__ = _STRICT
@@ -49,6 +50,7 @@ class TrainerSettings:
     sft_weight: float = 1.0
     learning_rate: float = 2e-5
     epochs: int = 1
+    max_steps: int = 0
     batch_size: int = 8
     accumulation: int = 1
     start: Literal["fresh", "previous"] = "fresh"
@@ -82,6 +84,8 @@ class TrainerSettings:
             raise BadValue(
                 f"trainer label_smoothing {self.label_smoothing} is outside 0..0.5 (0.5 would unlearn)"
             )
+        if self.max_steps < 0:
+            raise BadValue(f"trainer max_steps {self.max_steps} cannot be negative (0 sets no limit)")
         if self.sft_weight < 0.0:
             raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
         if not 0.0 <= self.warmup < 1.0:
@@ -107,6 +111,7 @@ def starter_settings() -> TrainerSettings:
         sft_weight=12.0,
         learning_rate=2e-3,
         epochs=8,
+        max_steps=440,
         batch_size=4,
         kto_learning_rate=3e-3,
         kto_epochs=3,

@@ -237,3 +237,23 @@ def test_labels_of_every_version_are_exported_without_names(store: Store) -> Non
     assert (row["chosen_version"], row["format"]) == ("v1", "preference")
     assert ann.person_id not in json.dumps(row)
     assert ann.name not in json.dumps(row)
+
+
+def test_a_slight_preference_counts_half_of_a_strong_one(store: Store, tmp_path: Path) -> None:
+    ann = samples.person(store).person_id
+    for strength in (1, 2):
+        samples.task(store)
+        held = samples.lease(store, ann)
+        chosen, rejected = held.task.completion_ids
+        save_judgement(
+            store,
+            held.task.task_id,
+            ann,
+            choice="prefer",
+            chosen_id=chosen,
+            rejected_id=rejected,
+            strength=strength,
+        )
+    write_snapshot(store, tmp_path / "snapshot", holdout_share=0.0)
+    weights = {row["strength"]: row["weight"] for row in read_rows(tmp_path / "snapshot" / "pairs.parquet")}
+    assert weights == {1: 0.5, 2: 1.0}
