@@ -180,3 +180,10 @@ def test_the_likelihood_term_keeps_chosen_answers_likelier(base, settings, tmp_p
     ]
     without, with_it = (history[-2]["logps/chosen"] for history in histories)
     assert with_it > without + 1.0
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(0, 4), (3, 3), (100, 4)])
+def test_a_cap_on_steps_only_ever_shortens_training(base, settings, tmp_path, max_steps, steps):
+    settings = replace(settings, epochs=2, batch_size=4, max_steps=max_steps)
+    _, log = train(base, prepared(base, 8), settings, tmp_path)
+    assert max(entry["step"] for entry in log) == steps
