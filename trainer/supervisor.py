@@ -7,17 +7,15 @@ goes on.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from store.records import RUNNING_STATES, Promotion, Round
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
 from trainer.planner import TriggerSettings, explain, guards
+from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -311,53 +310,3 @@ class RoundSupervisor:
     def _finish(self, round_id: str, state: str, reason: str) -> None:
         advance_round(self._store, round_id, state, reason=reason)  # type: ignore[arg-type]
         logger.info("round %s: %s (%s)", round_id, state, reason)
-
-
-def round_command(directory: Path, launch: Sequence[str] = ()) -> list[str]:
-    """The command line of a round process; behind a launch prefix it is a module for `torchrun` to run."""
-    return (
-        [*launch, "-m", "trainer.round", str(directory)]
-        if launch
-        else [sys.executable, "-m", "trainer.round", str(directory)]
-    )
-
-
-def round_environment(threads: int) -> dict[str, str]:
-    """Passive waiting and few threads: two spinning OpenMP pools on the same cores halve both."""
-    return os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]),
-        "ROUND_PARENT_PID": str(os.getpid()),
-    }
-
-
-def stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask, wait `grace_s` seconds, then kill."""
-    signal_group(process, signal.SIGTERM)
-    try:
-        process.wait(grace_s)
-    except subprocess.TimeoutExpired:
-        signal_group(process, signal.SIGKILL)
-        process.wait()
-
-
-def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    """To the process and its children: a launch prefix such as torchrun starts some."""
-    with contextlib.suppress(ProcessLookupError):  # it ended by itself in the meantime
-        os.killpg(process.pid, number)
-
-
-def explain_exit(code: int, log: Sequence[str]) -> str:
-    """A sentence for a round that reached no verdict: the signal or exit code, and its last line."""
-    if code < 0:
-        cause = f"the round process was killed by signal {-code} ({signal.Signals(-code).name})"
-    elif code == 0:
-        cause = "the round process ended without a verdict"
-    else:
-        cause = f"the round process ended with exit code {code}"
-    last = next((line.strip() for line in reversed(log) if line.strip()), "")
-    return f"{cause}; last log line: {last}" if last else f"{cause}; it wrote no log"
