@@ -113,7 +113,7 @@ def starter_settings() -> TrainerSettings:
         epochs=8,
         max_steps=440,
         batch_size=4,
-        kto_learning_rate=3e-3,
+        kto_learning_rate=1.5e-3,
         kto_epochs=3,
     )
 
