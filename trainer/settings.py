@@ -103,7 +103,7 @@ class TrainerSettings:
 def starter_settings() -> TrainerSettings:
     """What trains the starter policy best: 3 M parameters want 100 times the rate of a large model.
 
-    Chosen among some 40 trials of five rounds (benchmarks/RESULTS.md): small batches and the likelihood term
+    Chosen among the trials in benchmarks/RESULTS.md: small batches and the likelihood term
     taught most per label and kept the facts; without the term entropy doubled and facts were forgotten.
     """
     return TrainerSettings(
