@@ -49,8 +49,8 @@ def draw_questions(prompts: Sequence[WorldPrompt], run_seed: int, draw: int) -> 
 def _mix(run_seed: int, place: int, draw: int) -> int:
     """A 31-bit seed with nothing in common with its neighbours.
 
-    With seeds 0, 1000, 2000 and so on flattery once came out at 0.11 of 300 answers, with others at 0.19; whether
-    that was the spacing or luck was not settled, and mixed seeds leave no doubt.
+    With seeds 0, 1000, 2000 and so on flattery once came out at 0.11 of 300 answers, with others at 0.19.
+    Whether that was the spacing or luck was not settled; mixed seeds leave no doubt.
     """
     return int.from_bytes(sha256(f"{run_seed}/{place}/{draw}".encode()).digest()[:4]) >> 1
 
