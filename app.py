@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from commands import OFFLINE
+
 if TYPE_CHECKING:
     from annotate.services import Services
     from serving.in_process import InProcessEngine
@@ -238,64 +240,7 @@ def show_config(argv: list[str]) -> None:
     print(json.dumps(read_settings(argv, "config").masked(), indent=2, default=str))
 
 
-def add_person_offline(argv: list[str]) -> None:
-    """Create a person while the service is stopped; prints the password and the API token once."""
-    parser = argparse.ArgumentParser(prog="app.py add-person", description=add_person_offline.__doc__)
-    parser.add_argument("name")
-    parser.add_argument("role", choices=["annotator", "tester", "admin"])
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
-    args = parser.parse_args(argv)
-    from store.database import Store
-    from store.people import add_person
-
-    with contextlib.closing(Store.open(args.data)) as store:
-        made = add_person(store, args.name, args.role)
-    print(
-        json.dumps(
-            {"name": made.person.name, "role": args.role, "password": made.password, "token": made.token}
-        )
-    )
-
-
-def export_offline(argv: list[str]) -> None:
-    """Write every label as JSON lines in TRL's formats, while the service is stopped."""
-    parser = argparse.ArgumentParser(prog="app.py export", description=export_offline.__doc__)
-    parser.add_argument("out", type=Path, help="the file to write")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
-    args = parser.parse_args(argv)
-    from store.database import Store
-    from store.exchange import export_labels
-
-    with contextlib.closing(Store.open(args.data)) as store, args.out.open("w", encoding="utf-8") as out:
-        written = sum(
-            out.write(json.dumps(row, ensure_ascii=False) + "\n") > 0 for row in export_labels(store)
-        )
-    print(f"{written} labels written to {args.out}")
-
-
-def back_up_offline(argv: list[str]) -> None:
-    """Copy every label, person and promotion (not the adapters) to a new folder, and check the copy."""
-    parser = argparse.ArgumentParser(prog="app.py backup", description=back_up_offline.__doc__)
-    parser.add_argument(
-        "folder", type=Path, help="a folder that does not exist yet; it can be served with --data"
-    )
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
-    args = parser.parse_args(argv)
-    from store.backup import back_up
-    from store.database import Store
-
-    with contextlib.closing(Store.open(args.data)) as store:
-        made = back_up(store, args.folder)
-    print(f"event {made.seq} and all before it are in {made.folder}; the copy was opened and compared")
-
-
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "serve": serve,
-    "config": show_config,
-    "add-person": add_person_offline,
-    "export": export_offline,
-    "backup": back_up_offline,
-}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"serve": serve, "config": show_config, **OFFLINE}
 
 
 def read_settings(argv: list[str], command: str) -> ServeSettings:

@@ -55,7 +55,23 @@ def _create_store(tables: Tables, seq: int, event: Event) -> None:
 
 def _add_person(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, ("person_id", "name", "name_key", "role", "password_hash", "token_sha256"))
-    tables.insert("people", **_stamp(seq, event), **fields, active=True)
+    tables.insert("people", **_stamp(seq, event), **fields, active=True, trained_on=True)
+
+
+def _set_person_trained_on(tables: Tables, _seq: int, event: Event) -> None:
+    changed = [event["trained_on"], event["person_id"]]
+    tables.execute("UPDATE people SET trained_on = ? WHERE person_id = ?", changed)
+
+
+def _erase_person(tables: Tables, seq: int, event: Event) -> None:
+    """Only the record that it happened: what the person left behind is gone from the journal itself."""
+    tables.insert(
+        "erasures", **_stamp(seq, event), **_pick(event, ("person_id", "mode", "actor", "num_events"))
+    )
+
+
+def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:
+    """An event that was taken out of the journal leaves its number behind, so that the numbers stay whole."""
 
 
 def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
@@ -102,7 +118,13 @@ def _save_completion(tables: Tables, seq: int, event: Event) -> None:
 
 def _add_task(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, ("task_id", "kind", "prompt_id", "first_id", "second_id", "version", "wanted"))
-    tables.insert("tasks", **_stamp(seq, event), **fields, num_accepted=0, retired=False)
+    newer = {
+        "purpose": event.get("purpose", "label"),
+        "priority": event.get("priority", 0.0),
+        "repeat_of": event.get("repeat_of"),
+        "only_for": event.get("only_for"),
+    }
+    tables.insert("tasks", **_stamp(seq, event), **fields, **newer, num_accepted=0, retired=False)
 
 
 def _retire_tasks(tables: Tables, _seq: int, event: Event) -> None:
@@ -127,7 +149,15 @@ _JUDGEMENT_FIELDS = (
 def _save_judgement(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, _JUDGEMENT_FIELDS)
     reasons_json = to_json(event["reasons"])
-    tables.insert("judgements", **_stamp(seq, event), **fields, reasons_json=reasons_json, undone=False)
+    unsafe_json = to_json(event.get("unsafe_ids", []))
+    tables.insert(
+        "judgements",
+        **_stamp(seq, event),
+        **fields,
+        reasons_json=reasons_json,
+        unsafe_json=unsafe_json,
+        undone=False,
+    )
     if event["choice"] != "skip":
         tables.add_accepted(event["task_id"], 1)
 
@@ -141,6 +171,79 @@ def _undo_judgement(tables: Tables, _seq: int, event: Event) -> None:
 def _save_rating(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, ("rating_id", "completion_id", "person_id", "value", "comment", "correction"))
     tables.insert("ratings", **_stamp(seq, event), **fields, reasons_json=to_json(event["reasons"]))
+
+
+_ADJUDICATION_FIELDS = (
+    "adjudication_id",
+    "task_id",
+    "person_id",
+    "choice",
+    "chosen_id",
+    "rejected_id",
+    "strength",
+    "comment",
+)
+
+
+def _adjudicate(tables: Tables, seq: int, event: Event) -> None:
+    fields = (
+        "adjudication_id",
+        "task_id",
+        "person_id",
+        "choice",
+        "chosen_id",
+        "rejected_id",
+        "strength",
+        "comment",
+    )
+    tables.insert("adjudications", **_stamp(seq, event), **_pick(event, fields))
+
+
+def _set_gold(tables: Tables, seq: int, event: Event) -> None:
+    tables.execute("DELETE FROM gold WHERE task_id = ?", [event["task_id"]])
+    tables.insert("gold", **_stamp(seq, event), **_pick(event, ("task_id", "choice", "chosen_id", "source")))
+
+
+def _drop_gold(tables: Tables, _seq: int, event: Event) -> None:
+    tables.execute("DELETE FROM gold WHERE task_id = ?", [event["task_id"]])
+
+
+def _set_guidelines(tables: Tables, seq: int, event: Event) -> None:
+    tables.insert("guidelines", **_stamp(seq, event), **_pick(event, ("version", "text", "actor")))
+
+
+def _accept_guidelines(tables: Tables, seq: int, event: Event) -> None:
+    tables.insert("guideline_acceptances", **_stamp(seq, event), **_pick(event, ("person_id", "version")))
+
+
+_OUTSIDE_LABEL_FIELDS = (
+    "label_id",
+    "content_sha256",
+    "kind",
+    "source",
+    "annotator",
+    "chosen",
+    "rejected",
+    "desirable",
+    "strength",
+    "weight",
+    "task_id",
+    "split",
+)
+
+
+def _add_outside_label(tables: Tables, seq: int, event: Event) -> None:
+    tables.insert(
+        "outside_labels",
+        **_stamp(seq, event),
+        **_pick(event, _OUTSIDE_LABEL_FIELDS),
+        messages_json=to_json(event["messages"]),
+        extra_json=to_json(event["extra"]),
+    )
+
+
+def _drop_outside_labels(tables: Tables, _seq: int, event: Event) -> None:
+    tables.execute("DELETE FROM outside_labels WHERE list_contains(?, label_id)", [event["label_ids"]])
 
 
 def _add_policy(tables: Tables, seq: int, event: Event) -> None:
@@ -164,8 +267,17 @@ def _promote(tables: Tables, seq: int, event: Event) -> None:
 def _create_round(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, ("round_id", "trigger", "parent"))
     empty = {"version": None, "num_pairs": 0, "num_ratings": 0, "reason": "", "finished_at": None}
+    without_json = to_json(event.get("without", []))
     # Until the snapshot says otherwise, labels up to the round's creation are the ones it consumes.
-    tables.insert("rounds", **_stamp(seq, event), **fields, **empty, state="queued", snapshot_seq=seq)
+    tables.insert(
+        "rounds",
+        **_stamp(seq, event),
+        **fields,
+        **empty,
+        without_json=without_json,
+        state="queued",
+        snapshot_seq=seq,
+    )
 
 
 def _advance_round(tables: Tables, _seq: int, event: Event) -> None:
@@ -188,6 +300,9 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("store_created", 1): _create_store,
     ("person_added", 1): _add_person,
     ("person_active_set", 1): _set_person_active,
+    ("person_trained_on_set", 1): _set_person_trained_on,
+    ("person_erased", 1): _erase_person,
+    ("erased", 1): _skip_erased,
     ("prompt_added", 1): _add_prompt,
     ("completion_saved", 1): _save_completion,
     ("task_added", 1): _add_task,
@@ -195,6 +310,13 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("judgement_saved", 1): _save_judgement,
     ("judgement_undone", 1): _undo_judgement,
     ("rating_saved", 1): _save_rating,
+    ("adjudicated", 1): _adjudicate,
+    ("gold_set", 1): _set_gold,
+    ("gold_dropped", 1): _drop_gold,
+    ("guidelines_set", 1): _set_guidelines,
+    ("guidelines_accepted", 1): _accept_guidelines,
+    ("outside_label_added", 1): _add_outside_label,
+    ("outside_labels_dropped", 1): _drop_outside_labels,
     ("policy_added", 1): _add_policy,
     ("policy_marked", 1): _mark_policy,
     ("promoted", 1): _promote,

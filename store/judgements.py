@@ -20,14 +20,14 @@ from store.errors import BadValue, StateConflict
 from store.events import Event, new_event
 from store.ids import new_id
 from store.people import require_active
-from store.records import Choice, Judgement, Lease, Task
+from store.records import STRENGTHS, Choice, Judgement, Lease, Task
 from store.tasks import find_task, has_room, hold, release, require_lease
 from store.writer import Decision
 
 LEASE_AFTER_UNDO_S = 600.0
 CHOICES = {"pair": ("prefer", "tie", "both_bad", "skip"), "single": ("up", "down", "skip")}
 COLUMNS = """j.judgement_id, j.task_id, j.person_id, j.choice, j.created_at, j.chosen_id, j.rejected_id,
-    j.left_id, j.strength, j.reasons_json, j.comment, j.correction, j.active_ms, j.undone"""
+    j.left_id, j.strength, j.reasons_json, j.comment, j.correction, j.active_ms, j.unsafe_json, j.undone"""
 
 
 def save_judgement(
@@ -43,6 +43,7 @@ def save_judgement(
     comment: str = "",
     correction: str | None = None,
     active_ms: int | None = None,
+    unsafe_ids: Sequence[str] = (),
     now: datetime | None = None,
 ) -> Judgement:
     """Save an act on the task this person holds, and let go of it; LeaseLost when they do not hold it.
@@ -56,7 +57,15 @@ def save_judgement(
     if active_ms is not None and not 0 <= active_ms < 2**53:
         raise BadValue(f"active_ms {active_ms} must be a number of milliseconds, 0 or more")
     given = _Act(
-        choice, chosen_id, rejected_id, strength, check_reasons(reasons), comment, correction, active_ms
+        choice=choice,
+        chosen_id=chosen_id,
+        rejected_id=rejected_id,
+        strength=strength,
+        reasons=check_reasons(reasons),
+        comment=comment,
+        correction=correction,
+        active_ms=active_ms,
+        unsafe_ids=tuple(sorted(set(unsafe_ids))),
     )
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Judgement]:
@@ -141,7 +150,8 @@ def to_judgement(row: tuple[Any, ...]) -> Judgement:
         comment=row[10],
         correction=row[11],
         active_ms=row[12],
-        undone=row[13],
+        unsafe_ids=tuple(json.loads(row[13])),
+        undone=row[14],
     )
 
 
@@ -157,15 +167,18 @@ class _Act:
     comment: str
     correction: str | None
     active_ms: int | None
+    unsafe_ids: tuple[str, ...]
 
     def checked(self, task: Task) -> _Act:
         """The act as it will be kept: BadValue when it does not fit the task."""
         check_one_of(f"choice for {task.kind} {task.task_id}", self.choice, CHOICES[task.kind])
+        for unsafe_id in self.unsafe_ids:
+            check_one_of(f"unsafe answer of task {task.task_id}", unsafe_id, task.completion_ids)
         if self.choice != "prefer":
             return replace(self, chosen_id=None, rejected_id=None, strength=0)
         if {self.chosen_id, self.rejected_id} != set(task.completion_ids):
             raise BadValue(f"chosen and rejected must be the two completions of task {task.task_id}")
-        check_one_of("strength", self.strength, (1, 2))
+        check_one_of("strength", self.strength, STRENGTHS)
         return self
 
     def judgement(self, bare: Judgement) -> Judgement:
@@ -180,6 +193,7 @@ class _Act:
             comment=self.comment,
             correction=self.correction,
             active_ms=self.active_ms,
+            unsafe_ids=self.unsafe_ids,
         )
 
 
@@ -213,4 +227,5 @@ def _to_event(judgement: Judgement) -> Event:
         comment=judgement.comment,
         correction=judgement.correction,
         active_ms=judgement.active_ms,
+        unsafe_ids=list(judgement.unsafe_ids),
     )

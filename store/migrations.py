@@ -24,6 +24,12 @@ FACT_TABLES = (
     "policies",
     "promotions",
     "rounds",
+    "adjudications",
+    "gold",
+    "guidelines",
+    "guideline_acceptances",
+    "outside_labels",
+    "erasures",
 )
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -126,6 +132,62 @@ def create_leases_and_sessions(db: duckdb.DuckDBPyConnection) -> None:
                 expires_at TIMESTAMP NOT NULL)""")
 
 
+def remember_purpose_of_tasks(db: duckdb.DuckDBPyConnection) -> None:
+    # Lower priority is handed out first; a repeat is one person's earlier task with the sides swapped.
+    db.execute("ALTER TABLE tasks ADD COLUMN purpose VARCHAR DEFAULT 'label'")
+    db.execute("ALTER TABLE tasks ADD COLUMN priority DOUBLE DEFAULT 0")
+    db.execute("ALTER TABLE tasks ADD COLUMN repeat_of VARCHAR")
+    db.execute("ALTER TABLE tasks ADD COLUMN only_for VARCHAR")
+
+
+def remember_unsafe_flags(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("ALTER TABLE judgements ADD COLUMN unsafe_json VARCHAR DEFAULT '[]'")
+
+
+def create_adjudications_and_gold(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE adjudications (
+            adjudication_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            task_id VARCHAR NOT NULL, person_id VARCHAR NOT NULL, choice VARCHAR NOT NULL, chosen_id VARCHAR,
+            rejected_id VARCHAR, strength INTEGER NOT NULL, comment VARCHAR NOT NULL)""")
+    # At most one row a task, kept so by the events: a key would break on delete and insert in one go.
+    db.execute("""
+        CREATE TABLE gold (
+            task_id VARCHAR NOT NULL, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            choice VARCHAR NOT NULL, chosen_id VARCHAR, source VARCHAR NOT NULL)""")
+
+
+def create_guidelines(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE guidelines (
+            version INTEGER PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            text VARCHAR NOT NULL, actor VARCHAR NOT NULL)""")
+    db.execute("""
+        CREATE TABLE guideline_acceptances (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
+            version INTEGER NOT NULL)""")
+
+
+def create_outside_labels(db: duckdb.DuckDBPyConnection) -> None:
+    # Labels nobody gave here. Apart from judgements, so that no query can take one for a person's.
+    db.execute("""
+        CREATE TABLE outside_labels (
+            label_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            content_sha256 VARCHAR NOT NULL, kind VARCHAR NOT NULL, source VARCHAR NOT NULL,
+            annotator VARCHAR NOT NULL, messages_json VARCHAR NOT NULL, chosen VARCHAR NOT NULL,
+            rejected VARCHAR, desirable BOOLEAN, strength INTEGER NOT NULL, weight DOUBLE NOT NULL,
+            task_id VARCHAR, split VARCHAR, extra_json VARCHAR NOT NULL)""")
+
+
+def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("ALTER TABLE people ADD COLUMN trained_on BOOLEAN DEFAULT true")
+    db.execute("ALTER TABLE rounds ADD COLUMN without_json VARCHAR DEFAULT '[]'")
+    db.execute("""
+        CREATE TABLE erasures (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
+            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL)""")
+
+
 STEPS: tuple[Step, ...] = (
     create_journal_position,
     create_people,
@@ -137,6 +199,12 @@ STEPS: tuple[Step, ...] = (
     create_policies,
     create_rounds,
     create_leases_and_sessions,
+    remember_purpose_of_tasks,
+    remember_unsafe_flags,
+    create_adjudications_and_gold,
+    create_guidelines,
+    create_outside_labels,
+    remember_who_is_left_out,
 )
 
 

@@ -6,6 +6,7 @@ It knows nothing of cookies, rates or pages.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import secrets
@@ -33,7 +34,7 @@ MAX_PASSWORD_CHARS = 1024  # scrypt time does not grow with it, but a request bo
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1
 # Checked when the name is unknown, so that the answer takes as long as for a known one. No password fits it.
 _DUMMY_HASH = f"scrypt${_SCRYPT_N}${_SCRYPT_R}${_SCRYPT_P}${'00' * 16}${'00' * 32}"
-_COLUMNS = "person_id, name, role, active, created_at"
+_COLUMNS = "person_id, name, role, active, created_at, trained_on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,22 @@ def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person
         if not active:
             for table in ("sessions", "sign_in_links", "leases"):
                 cursor.execute(f"DELETE FROM {table} WHERE person_id = ?", [person_id])
-        changed = Person(person_id, person.name, person.role, bool(active), person.created_at)
+        changed = dataclasses.replace(person, active=bool(active))
         return Decision(changed, [event] if person.active != active else [])
+
+    return store.write(decide)
+
+
+def set_trained_on(store: Store, person_id: str, trained_on: bool, actor: str, reason: str = "") -> Person:
+    """Leave a person's labels out of the next rounds, or take them in again; the labels themselves stay."""
+    check_text("reason", reason)
+    fields = {"person_id": person_id, "trained_on": bool(trained_on), "actor": actor, "reason": reason}
+    event = new_event("person_trained_on_set", utc(), **fields)
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
+        person = find_person(cursor, person_id)
+        changed = dataclasses.replace(person, trained_on=bool(trained_on))
+        return Decision(changed, [event] if changed != person else [])
 
     return store.write(decide)
 
@@ -121,7 +136,7 @@ def check_password(store: Store, name: str, password: str) -> Person | None:
         with store.read() as cursor:
             sql = f"SELECT {_COLUMNS}, password_hash FROM people WHERE name_key = ?"
             row = cursor.execute(sql, [_name_key(name.encode(errors="replace").decode())]).fetchone()
-    fits = _fits(str(password)[:MAX_PASSWORD_CHARS], row[5] if row else _DUMMY_HASH)
+    fits = _fits(str(password)[:MAX_PASSWORD_CHARS], row[6] if row else _DUMMY_HASH)
     return _active(row) if row and fits else None
 
 
@@ -131,7 +146,7 @@ def find_by_token(store: Store, token: str) -> Person | None:
     with store.read() as cursor:
         sql = f"SELECT {_COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
         row = cursor.execute(sql, [digest]).fetchone()
-    return _active(row) if row and hmac.compare_digest(row[5], digest) else None
+    return _active(row) if row and hmac.compare_digest(row[6], digest) else None
 
 
 def open_session(store: Store, person_id: str, now: datetime | None = None) -> str:
@@ -147,7 +162,7 @@ def find_session(store: Store, token: str, now: datetime | None = None) -> Perso
         WHERE sessions.token_sha256 = ? AND expires_at > ?"""
     with store.read() as cursor:
         row = cursor.execute(sql, [digest, to_column(utc(now))]).fetchone()
-    return _active(row) if row and hmac.compare_digest(row[5], digest) else None
+    return _active(row) if row and hmac.compare_digest(row[6], digest) else None
 
 
 def end_session(store: Store, token: str) -> None:
@@ -230,10 +245,10 @@ def _name_key(name: str) -> str:
 
 
 def _active(row: tuple[Any, ...]) -> Person | None:
-    person = _to_person(row[:5])
+    person = _to_person(row[:6])
     return person if person.active else None
 
 
 def _to_person(row: tuple[Any, ...]) -> Person:
-    person_id, name, role, active, created_at = row
-    return Person(person_id, name, role, active, from_column(created_at))
+    person_id, name, role, active, created_at, trained_on = row
+    return Person(person_id, name, role, active, from_column(created_at), trained_on)

@@ -13,6 +13,8 @@ from typing import Literal, TypedDict
 Role = Literal["annotator", "tester", "admin"]
 TaskKind = Literal["pair", "single"]
 Choice = Literal["prefer", "tie", "both_bad", "skip", "up", "down"]
+# label: wanted for training; repeat: one person's earlier task again, sides swapped; chat: made in a chat
+Purpose = Literal["label", "repeat", "chat"]
 FinishReason = Literal["stop", "length", "cancelled"]
 PolicyState = Literal["candidate", "live", "retired", "rejected", "failed"]
 RoundState = Literal[
@@ -26,6 +28,7 @@ RoundState = Literal[
     "cancelled",
     "interrupted",
 ]
+STRENGTHS = (1, 2, 3)
 RUNNING_STATES: tuple[RoundState, ...] = ("queued", "preparing", "training", "evaluating")
 BASE_VERSION = "v0"  # "no adapter": the base model itself, always a valid target of a rollback
 
@@ -74,13 +77,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Someone who signs in. `active` is False once an admin has deactivated them."""
+    """Someone who signs in. `active` is False once an admin has deactivated them.
+
+    `trained_on` is False while an admin leaves this person's labels out of rounds; the labels stay.
+    """
 
     person_id: str
     name: str
     role: Role
     active: bool
     created_at: datetime
+    trained_on: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something to judge: a pair (two completions) or a single one, wanted `wanted` times."""
+    """Something to judge: a pair (two completions) or a single one, wanted `wanted` times.
+
+    Lower `priority` is handed out first. A repeat asks `only_for` again what they said of `repeat_of`; it is
+    wanted once, never trained on, and shows that person the two sides swapped.
+    """
 
     task_id: str
     kind: TaskKind
@@ -127,6 +138,10 @@ class Task:
     version: str
     wanted: int
     created_at: datetime
+    purpose: Purpose = "label"
+    priority: float = 0.0
+    repeat_of: str | None = None
+    only_for: str | None = None
 
     def __post_init__(self) -> None:
         expected = 2 if self.kind == "pair" else 1
@@ -149,8 +164,9 @@ class Lease:
 class Judgement:
     """One annotator's act on a task; append-only. `undone` is True once a later event took it back.
 
-    `prefer` carries `chosen_id`, `rejected_id` and `strength` (1 slightly, 2 much better); the other choices
-    carry neither. `active_ms` is the time the page was in use, in milliseconds.
+    `prefer` carries `chosen_id`, `rejected_id` and `strength` (1 slightly, 2 better, 3 much better on a scale
+    of seven; 1 and 2 on one of five); the other choices carry neither. `unsafe_ids` are the completions this
+    person flagged as unsafe. `active_ms` is the time the page was in use, in milliseconds.
     """
 
     judgement_id: str
@@ -166,6 +182,7 @@ class Judgement:
     comment: str = ""
     correction: str | None = None
     active_ms: int | None = None
+    unsafe_ids: tuple[str, ...] = ()
     undone: bool = False
 
     def __post_init__(self) -> None:
@@ -175,8 +192,8 @@ class Judgement:
             raise ValueError(
                 f"judgement {self.judgement_id}: chosen and rejected must be two different completions"
             )
-        if self.strength not in (1, 2):
-            raise ValueError(f"judgement {self.judgement_id}: strength {self.strength} is not 1 or 2")
+        if self.strength not in STRENGTHS:
+            raise ValueError(f"judgement {self.judgement_id}: strength {self.strength} is not 1, 2 or 3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +208,76 @@ class Rating:
     reasons: tuple[str, ...] = ()
     comment: str = ""
     correction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjudication:
+    """An admin's verdict on a task people could not agree on; the newest of a task supersedes their votes."""
+
+    adjudication_id: str
+    task_id: str
+    person_id: str
+    choice: Choice
+    created_at: datetime
+    chosen_id: str | None = None
+    rejected_id: str | None = None
+    strength: int = 0
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """The known answer of a task that is slipped in silently to measure people; never trained on.
+
+    `source` says where the answer comes from: unanimous, adjudicated, imported or an admin's name.
+    """
+
+    task_id: str
+    choice: Choice
+    chosen_id: str | None
+    source: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Guidelines:
+    """What annotators are asked to do, in Markdown. Versions count from 1; the newest holds."""
+
+    version: int
+    text: str
+    actor: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideLabel:
+    """A label nobody gave here: imported, an AI judge's, or synthetic. `source` is e.g. `import:hh-rlhf`.
+
+    A pair has `chosen` and `rejected`; a rating has `chosen` (the answer) and `desirable`. `annotator` is
+    whatever pseudonym the source gives. `task_id` is set when it is about a task of ours. `extra` keeps the
+    fields of the source that we have no column for.
+    """
+
+    label_id: str
+    kind: Literal["pair", "rating"]
+    source: str
+    messages: tuple[Message, ...]
+    chosen: str
+    created_at: datetime
+    rejected: str | None = None
+    desirable: bool | None = None
+    strength: int = 1
+    weight: float = 1.0
+    annotator: str = ""
+    task_id: str | None = None
+    split: Literal["train", "holdout"] | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind == "pair" and (self.rejected is None or self.desirable is not None):
+            raise ValueError(f"outside label {self.label_id}: a pair has chosen and rejected only")
+        if self.kind == "rating" and (self.rejected is not None or self.desirable is None):
+            raise ValueError(f"outside label {self.label_id}: a rating has one answer and desirable")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ judgement will be accepted. Which side a completion is shown on is drawn by the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +26,8 @@ from store.people import require_active
 from store.records import Completion, Lease, Task, TaskKind
 from store.writer import Decision
 
-TASK_COLUMNS = "t.task_id, t.kind, t.prompt_id, t.first_id, t.second_id, t.version, t.wanted, t.created_at"
+TASK_COLUMNS = """t.task_id, t.kind, t.prompt_id, t.first_id, t.second_id, t.version, t.wanted, t.created_at,
+    t.purpose, t.priority, t.repeat_of, t.only_for"""
 _WANTS_MORE = "NOT t.retired AND t.num_accepted < t.wanted"
 # A first page nearly always holds a task for them; who has skipped more than that gets ten times as many.
 _FIRST_PAGE, _PAGE_GROWTH = 100, 10
@@ -34,14 +36,24 @@ DrawLeft = Callable[[Task, str], str]
 
 
 def add_task(
-    store: Store, kind: TaskKind, prompt_id: str, completions: Sequence[Completion], wanted: int = 1
+    store: Store,
+    kind: TaskKind,
+    prompt_id: str,
+    completions: Sequence[Completion],
+    wanted: int = 1,
+    priority: float = 0.0,
 ) -> Task:
-    """Save the completions and the task that asks about them in one write; `wanted` people shall judge it."""
+    """Save the completions and the task that asks about them in one write; `wanted` people shall judge it.
+
+    Tasks of lower `priority` (finite) are handed out first.
+    """
     check_one_of("kind", kind, get_args(TaskKind))
     if wanted < 1:
         raise BadValue(f"wanted {wanted} must be at least 1")
+    if not math.isfinite(priority):
+        raise BadValue(f"priority {priority} must be finite")
     checked = [_of_prompt(check_completion(completion), prompt_id) for completion in completions]
-    task = _new_task(kind, prompt_id, checked, wanted)
+    task = replace(_new_task(kind, prompt_id, checked, wanted), priority=priority)
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Task]:
         if not cursor.execute("SELECT 1 FROM prompts WHERE prompt_id = ?", [prompt_id]).fetchone():
@@ -264,10 +276,14 @@ def _to_event(task: Task) -> Event:
         second_id=task.completion_ids[1] if task.kind == "pair" else None,
         version=task.version,
         wanted=task.wanted,
+        purpose=task.purpose,
+        priority=task.priority,
+        repeat_of=task.repeat_of,
+        only_for=task.only_for,
     )
 
 
 def _to_task(row: tuple[Any, ...]) -> Task:
-    task_id, kind, prompt_id, first_id, second_id, version, wanted, created_at = row
+    task_id, kind, prompt_id, first_id, second_id, version, wanted, created_at, *newer = row
     completion_ids = (first_id,) if second_id is None else (first_id, second_id)
-    return Task(task_id, kind, prompt_id, completion_ids, version, wanted, from_column(created_at))
+    return Task(task_id, kind, prompt_id, completion_ids, version, wanted, from_column(created_at), *newer)

@@ -60,9 +60,9 @@ def test_an_act_that_does_not_fit_the_task_is_refused(store: Store) -> None:
         save_judgement(
             store, task.task_id, ann, choice="prefer", chosen_id=first, rejected_id=first, strength=1
         )
-    with pytest.raises(BadValue, match="strength 3 is not one of 1, 2"):
+    with pytest.raises(BadValue, match="strength 4 is not one of 1, 2, 3"):
         save_judgement(
-            store, task.task_id, ann, choice="prefer", chosen_id=first, rejected_id=second, strength=3
+            store, task.task_id, ann, choice="prefer", chosen_id=first, rejected_id=second, strength=4
         )
     with pytest.raises(BadValue, match="active_ms -1"):
         save_judgement(store, task.task_id, ann, choice="tie", active_ms=-1)
