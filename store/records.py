@@ -15,6 +15,7 @@ TaskKind = Literal["pair", "single"]
 Choice = Literal["prefer", "tie", "both_bad", "skip", "up", "down"]
 # label: wanted for training; repeat: one person's earlier task again, sides swapped; chat: made in a chat
 Purpose = Literal["label", "repeat", "chat"]
+Split = Literal["train", "holdout"]
 FinishReason = Literal["stop", "length", "cancelled"]
 PolicyState = Literal["candidate", "live", "retired", "rejected", "failed"]
 RoundState = Literal[
@@ -270,7 +271,7 @@ class OutsideLabel:
     weight: float = 1.0
     annotator: str = ""
     task_id: str | None = None
-    split: Literal["train", "holdout"] | None = None
+    split: Split | None = None
     extra: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

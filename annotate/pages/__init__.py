@@ -29,7 +29,7 @@ def mount_pages(app: FastAPI, services: Services) -> FastAPI:
     import gradio as gr
 
     from annotate.pages import admin, annotate, chat
-    from annotate.pages.theme import STYLE_SHEET, build_theme
+    from annotate.pages.theme import build_theme, read_styles
     from annotate.pages.top_bar import SIGNED_OUT_HEAD
 
     pages = (("/annotate", annotate.build_page), ("/chat", chat.build_page), ("/admin", admin.build_page))
@@ -48,7 +48,7 @@ def mount_pages(app: FastAPI, services: Services) -> FastAPI:
             pwa=False,
             mcp_server=False,
             theme=theme,
-            css_paths=STYLE_SHEET,
+            css=read_styles(),
             head=SIGNED_OUT_HEAD,
             auth_dependency=admit(PAGE_ROLES[path]),
         )

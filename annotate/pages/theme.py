@@ -1,4 +1,4 @@
-"""How the pages look: one Gradio theme and one style sheet, light and dark, wide and phone."""
+"""How the pages look: one Gradio theme and one style sheet a page, light and dark, wide and phone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-STYLE_SHEET = Path(__file__).with_name("style.css")
+_SHEETS = ("base", "annotate", "chat", "admin")
+_STYLES = Path(__file__).with_name("styles")
+
+
+def read_styles() -> str:
+    """What all pages share, then what each page adds; ids keep them apart."""
+    return "\n".join(_STYLES.joinpath(f"{name}.css").read_text("utf-8") for name in _SHEETS)
 
 
 def build_theme() -> Any:
