@@ -78,6 +78,10 @@ def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
 
 
+def _set_person_role(tables: Tables, _seq: int, event: Event) -> None:
+    tables.execute("UPDATE people SET role = ? WHERE person_id = ?", [event["role"], event["person_id"]])
+
+
 def _add_prompt(tables: Tables, seq: int, event: Event) -> None:
     tables.insert(
         "prompts",
@@ -300,6 +304,7 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("store_created", 1): _create_store,
     ("person_added", 1): _add_person,
     ("person_active_set", 1): _set_person_active,
+    ("person_role_set", 1): _set_person_role,
     ("person_trained_on_set", 1): _set_person_trained_on,
     ("person_erased", 1): _erase_person,
     ("erased", 1): _skip_erased,

@@ -115,6 +115,19 @@ def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person
     return store.write(decide)
 
 
+def set_role(store: Store, person_id: str, role: Role, actor: str) -> Person:
+    """Give a person another role; it counts from their next request on."""
+    check_one_of("role", role, get_args(Role))
+    event = new_event("person_role_set", utc(), person_id=person_id, role=role, actor=actor)
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
+        person = find_person(cursor, person_id)
+        changed = dataclasses.replace(person, role=role)
+        return Decision(changed, [event] if changed != person else [])
+
+    return store.write(decide)
+
+
 def set_trained_on(store: Store, person_id: str, trained_on: bool, actor: str, reason: str = "") -> Person:
     """Leave a person's labels out of the next rounds, or take them in again; the labels themselves stay."""
     check_text("reason", reason)
