@@ -124,6 +124,7 @@ def _services(
         is_ready=board.is_ready,
         write_metrics=lambda: write_metrics(store, board),
         settings=settings.web(),
+        show_settings=settings.masked,
         annotation=settings.annotations(),
         writing=lambda: filler.writing,
     )

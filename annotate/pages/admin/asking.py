@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -31,10 +31,10 @@ class Question:
             self.says = gr.HTML("", js_on_load=None)
         self.outputs = [self._row, self._sentence, self._target, self.says]
 
-    def wire(self, answer: Callable[..., Update], outputs: list[Any]) -> None:
-        """On yes call `answer(target, *extra, request)`, which closes the row; on no close it."""
+    def wire(self, answer: Callable[..., Update], outputs: list[Any], given: Sequence[Any] = ()) -> None:
+        """On yes call `answer(target, *extra, *given, request)`, which closes the row; on no close it."""
         known = [*dict.fromkeys([*self.outputs, *outputs])]
-        self._yes.click(answer, [self._target, *self._extra], known, **SLOWLY)
+        self._yes.click(answer, [self._target, *self._extra, *given], known, **SLOWLY)
         self._no.click(self.keep, None, self.outputs, **QUIETLY)
 
     def ask(self, sentence: str, target: str) -> Update:

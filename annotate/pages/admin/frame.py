@@ -13,10 +13,12 @@ from typing import Any
 import gradio as gr
 
 from annotate.pages.admin.acting import QUIETLY, SLOWLY, Section, Update, acting, admin
+from annotate.pages.admin.guidelines import GuidelineSection
 from annotate.pages.admin.overview import OverviewSection
 from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.prompts import PromptSection
 from annotate.pages.admin.rounds import RoundSection
+from annotate.pages.admin.settings import SettingsSection
 from annotate.pages.admin.versions import VersionSection
 from annotate.pages.top_bar import top_bar, write_account, write_links
 from annotate.services import Services
@@ -41,17 +43,19 @@ LAYOUTS = (
     Layout("versions", "Versions", (VersionSection,), is_polled=True),
     Layout("data", "Data", (PromptSection,)),
     Layout("people", "People", (PeopleSection,)),
+    Layout("guidelines", "Guidelines", (GuidelineSection,)),
+    Layout("settings", "Settings", (SettingsSection,)),
 )
 
 # Opening a tab puts it into the address and tells the server which one it is. The first tab opens by itself
 # with the page: then the one that the address names is opened in its place.
-_OPEN_JS = """() => {{
+_OPEN_JS = """(shown, ...seen) => {{
   const here = new URL(location), asked = here.searchParams.get('tab');
   const button = document.getElementById(`tab-${{asked}}-button`), isFirst = !window.heedTab;
   window.heedTab = '{tab}';
-  if (isFirst && button && asked !== '{tab}') {{ button.click(); return ['']; }}
+  if (isFirst && button && asked !== '{tab}') {{ button.click(); return ['', ...seen]; }}
   here.searchParams.set('tab', '{tab}'); history.replaceState(null, '', here);
-  return ['{tab}'];
+  return ['{tab}', ...seen];
 }}"""
 
 
@@ -98,7 +102,7 @@ class Frame:
         seen = [box for section in every for box in section.seen]
         gr.Timer(POLL_S).tick(self.poll, [self._shown, *seen], outputs, **QUIETLY)
         for name, tab in tabs.items():
-            tab.select(self.show, [self._shown], outputs, js=_OPEN_JS.format(tab=name), **SLOWLY)
+            tab.select(self.show, [self._shown, *seen], outputs, js=_OPEN_JS.format(tab=name), **SLOWLY)
         for section in every:
             section.wire()
 
@@ -108,9 +112,9 @@ class Frame:
         return {self._links: write_links("Admin", admin(request).role)} | self._read("", request)
 
     @acting("read this tab")
-    def show(self, tab: str, request: gr.Request) -> Update:
+    def show(self, tab: str, request: gr.Request, *seen: str) -> Update:
         """Fill the tab that was just opened."""
-        return ({self._shown: tab} if tab in self._sections else {}) | self._read(tab, request)
+        return ({self._shown: tab} if tab in self._sections else {}) | self._read(tab, request, seen)
 
     @acting("read this page")
     def poll(self, tab: str, request: gr.Request, *seen: str) -> Update:
