@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from store.events import new_event
 from store.journal import FileJournal, Journal, MemoryJournal
 from store.lock import FolderLock
 from store.projection import Projection
+from store.replacing import recover
 from store.writer import Decide, Decision, Writer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Store:
     ) -> None:
         """For `open` and `in_memory` only."""
         self.data_dir = data_dir
+        # Held by whoever copies the journal's files or exchanges them.
+        self.files_lock = threading.Lock()
         self._journal = journal
         self._projection = projection
         self._lock = lock
@@ -52,6 +56,7 @@ class Store:
         with contextlib.ExitStack() as undo:
             lock = FolderLock(data_dir)
             undo.callback(lock.release)
+            recover(data_dir)
             journal = FileJournal(data_dir / "journal", min_free_bytes=min_free_bytes)
             undo.callback(journal.close)
             projection = Projection(data_dir / "heed.duckdb", journal)
@@ -70,6 +75,35 @@ class Store:
     def write(self, decide: Decide[Result]) -> Result:
         """Decide and save in the writer thread; returns once it is durable, Busy when too many wait."""
         return self._writer.submit(decide)
+
+    def exchange_files(
+        self, prepare: Callable[[duckdb.DuckDBPyConnection], Result], swap: Callable[[], None]
+    ) -> Result:
+        """Run `prepare` while nothing is written, then `swap` while the journal and the tables are closed.
+
+        Writers wait meanwhile. When `prepare` raises nothing has happened; Busy when reads do not end. When
+        `swap` raises the store stays closed until the next start, which finishes or undoes it.
+        """
+        return self._writer.run_alone(lambda: self._exchange(prepare, swap))
+
+    def _exchange(
+        self, prepare: Callable[[duckdb.DuckDBPyConnection], Result], swap: Callable[[], None]
+    ) -> Result:
+        self._group_commit.require_ready()
+        with self._projection.read() as cursor:
+            prepared = prepare(cursor)
+        if not self._projection.stop_reading():
+            raise Busy("somebody has been reading for a long time; nothing was changed, try again shortly")
+        self._projection.close()
+        self._journal.close()
+        try:
+            swap()
+            self._journal.reopen()
+            self._projection.reopen()
+        except BaseException:
+            self._journal.broken = "its files were being exchanged when something failed"
+            raise
+        return prepared
 
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -65,9 +65,8 @@ def _set_person_trained_on(tables: Tables, _seq: int, event: Event) -> None:
 
 def _erase_person(tables: Tables, seq: int, event: Event) -> None:
     """Only the record that it happened: what the person left behind is gone from the journal itself."""
-    tables.insert(
-        "erasures", **_stamp(seq, event), **_pick(event, ("person_id", "mode", "actor", "num_events"))
-    )
+    fields = _pick(event, ("person_id", "mode", "actor", "num_events"))
+    tables.insert("erasures", **_stamp(seq, event), **fields, versions_json=to_json(event["versions"]))
 
 
 def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:

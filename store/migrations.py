@@ -185,7 +185,8 @@ def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("""
         CREATE TABLE erasures (
             seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
-            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL)""")
+            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL,
+            versions_json VARCHAR NOT NULL)""")
 
 
 STEPS: tuple[Step, ...] = (
