@@ -160,15 +160,21 @@ def _save_judgement(tables: Tables, seq: int, event: Event) -> None:
         reasons_json=reasons_json,
         unsafe_json=unsafe_json,
         undone=False,
+        counts=_counts(event),
     )
-    if event["choice"] != "skip":
+    if event["choice"] != "skip" and _counts(event):
         tables.add_accepted(event["task_id"], 1)
 
 
 def _undo_judgement(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE judgements SET undone = true WHERE judgement_id = ?", [event["judgement_id"]])
-    if event["choice"] != "skip":
+    if event["choice"] != "skip" and _counts(event):
         tables.add_accepted(event["task_id"], -1)
+
+
+def _counts(event: Event) -> bool:
+    """Whether the judgement takes one of the wanted places: not when the task was slipped in as gold."""
+    return bool(event.get("counts", True))
 
 
 def _save_rating(tables: Tables, seq: int, event: Event) -> None:
