@@ -89,7 +89,7 @@ def build_service(settings: ServeSettings) -> Service:
             adapter_of=board.adapter_of,
         )
         supervisor.recover()
-        services = _services(settings, store, board, supervisor, promote, roll_back)
+        services = _services(settings, store, board, filler, supervisor, promote, roll_back)
     except BaseException:
         store.close()
         raise
@@ -100,6 +100,7 @@ def _services(
     settings: ServeSettings,
     store: Store,
     board: PolicyBoard,
+    filler: RolloutFiller,
     supervisor: RoundSupervisor,
     promote: Callable[..., Any],
     roll_back: Callable[..., Any],
@@ -123,6 +124,9 @@ def _services(
         is_ready=board.is_ready,
         write_metrics=lambda: write_metrics(store, board),
         settings=settings.web(),
+        show_settings=settings.masked,
+        annotation=settings.annotations(),
+        writing=lambda: filler.writing,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
 from store.database import Store
-from store.records import Chunk, Message, Promotion, Round, Sampling, Why
+from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,7 @@ class Services:
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
     settings: WebSettings
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
+    show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)
