@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
@@ -62,5 +63,6 @@ class Services:
     settings: WebSettings
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
+    backup_folder: Path | None = None  # where backups are kept; None: nobody makes any here
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)

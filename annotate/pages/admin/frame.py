@@ -13,6 +13,8 @@ from typing import Any
 import gradio as gr
 
 from annotate.pages.admin.acting import QUIETLY, SLOWLY, Section, Update, acting, admin
+from annotate.pages.admin.erasing import ErasingSection
+from annotate.pages.admin.gold import GoldSection
 from annotate.pages.admin.guidelines import GuidelineSection
 from annotate.pages.admin.overview import OverviewSection
 from annotate.pages.admin.people import PeopleSection
@@ -42,7 +44,8 @@ LAYOUTS = (
     Layout("rounds", "Rounds", (RoundSection,), is_polled=True),
     Layout("versions", "Versions", (VersionSection,), is_polled=True),
     Layout("data", "Data", (PromptSection,)),
-    Layout("people", "People", (PeopleSection,)),
+    Layout("quality", "Quality", (GoldSection,)),
+    Layout("people", "People", (PeopleSection, ErasingSection)),
     Layout("guidelines", "Guidelines", (GuidelineSection,)),
     Layout("settings", "Settings", (SettingsSection,)),
 )

@@ -78,9 +78,7 @@ class GoldSection:
         """Open the row that asks."""
         if not task_id:
             raise BadValue("pick a gold task first")
-        sentence = (
-            "Forget the known answer? The task's labels are trained on again."
-        )
+        sentence = "Forget the known answer? The task's labels are trained on again."
         return self._closed() | self._ask_drop.ask(sentence, task_id)
 
     @acting("drop this gold task")
