@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from annotate.judge.settings import JudgeSettings
 from annotate.services import WebSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
@@ -65,6 +66,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+JudgeSection = section(JudgeSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -130,6 +132,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -168,6 +171,9 @@ class ServeSettings(BaseSettings):
 
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
+
+    def judging(self) -> JudgeSettings:
+        return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
 
     def web(self) -> WebSettings:
         return WebSettings(
@@ -210,9 +216,10 @@ class ServeSettings(BaseSettings):
         return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
     def masked(self) -> dict[str, Any]:
-        """Every effective value; the token only says whether it is set."""
+        """Every effective value; a secret only says whether it is set."""
         shown = self.model_dump(mode="json") | {"trainer": dataclasses.asdict(self._trainer())}
-        return shown | {"admin_token": "set" if self.admin_token else None}
+        judge = shown["judge"] | {"key": "set" if shown["judge"]["key"] else None}
+        return shown | {"admin_token": "set" if self.admin_token else None, "judge": judge}
 
 
 def _toml_file(argv: list[str]) -> Path | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from annotate.judge.desk import JudgeDesk
 from annotate.slots import ChatSlots
+from annotate.synthetic import SyntheticDesk
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, Why
 
@@ -43,7 +45,10 @@ class WebSettings:
 
 @dataclass(frozen=True)
 class Services:
-    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
+    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound.
+
+    `judge` is None while no AI judge is set up.
+    """
 
     store: Store
     sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
@@ -58,5 +63,7 @@ class Services:
     read_log: Callable[[str, int], list[str]]  # round id, last n lines
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
+    synthetic: SyntheticDesk
     settings: WebSettings
+    judge: JudgeDesk | None = None
     slots: ChatSlots = field(default_factory=ChatSlots)
