@@ -47,6 +47,9 @@ class Service:
     services: Services
 
     def close(self) -> None:
+        if self.services.judge is not None:
+            self.services.judge.close()
+        self.services.synthetic.close()
         self.filler.stop()
         self.supervisor.close()
         self.engine.close()
@@ -106,10 +109,14 @@ def _services(
     promote: Callable[..., Any],
     roll_back: Callable[..., Any],
 ) -> Services:
+    from functools import partial
+
+    from annotate.judge.desk import JudgeDesk
     from annotate.services import Services
+    from annotate.synthetic import SyntheticDesk
     from trainer.planner import explain
 
-    triggers = settings.plan().triggers
+    triggers, judging = settings.plan().triggers, settings.judging()
     return Services(
         store=store,
         sample=board.sample,
@@ -124,6 +131,8 @@ def _services(
         read_log=supervisor.read_log,
         is_ready=board.is_ready,
         write_metrics=lambda: write_metrics(store, board),
+        synthetic=SyntheticDesk(store, partial(board.sample, background=True)),
+        judge=JudgeDesk(store, judging) if judging.url else None,
         settings=settings.web(),
         show_settings=settings.masked,
         annotation=settings.annotations(),

@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from annotate.judge.settings import JudgeSettings
 from annotate.services import WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
@@ -67,6 +68,7 @@ GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 AnnotationSection = section(AnnotationSettings)
+JudgeSection = section(JudgeSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -133,6 +135,7 @@ class ServeSettings(BaseSettings):
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
+    judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -175,6 +178,9 @@ class ServeSettings(BaseSettings):
     def annotations(self) -> AnnotationSettings:
         return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
 
+    def judging(self) -> JudgeSettings:
+        return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
+
     def web(self) -> WebSettings:
         return WebSettings(
             lease_s=self.lease_minutes * 60,
@@ -216,9 +222,10 @@ class ServeSettings(BaseSettings):
         return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
     def masked(self) -> dict[str, Any]:
-        """Every effective value; the token only says whether it is set."""
+        """Every effective value; a secret only says whether it is set."""
         shown = self.model_dump(mode="json") | {"trainer": dataclasses.asdict(self._trainer())}
-        return shown | {"admin_token": "set" if self.admin_token else None}
+        judge = shown["judge"] | {"key": "set" if shown["judge"]["key"] else None}
+        return shown | {"admin_token": "set" if self.admin_token else None, "judge": judge}
 
 
 def _toml_file(argv: list[str]) -> Path | None:

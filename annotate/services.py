@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from annotate.judge.desk import JudgeDesk
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
+from annotate.synthetic import SyntheticDesk
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
@@ -45,7 +47,10 @@ class WebSettings:
 
 @dataclass(frozen=True)
 class Services:
-    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
+    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound.
+
+    `judge` is None while no AI judge is set up.
+    """
 
     store: Store
     sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
@@ -60,9 +65,11 @@ class Services:
     read_log: Callable[[str, int], list[str]]  # round id, last n lines
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
+    synthetic: SyntheticDesk
     settings: WebSettings
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
     backup_folder: Path | None = None  # where backups are kept; None: nobody makes any here
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
+    judge: JudgeDesk | None = None
     slots: ChatSlots = field(default_factory=ChatSlots)

@@ -29,6 +29,7 @@ FACT_TABLES = (
     "guidelines",
     "guideline_acceptances",
     "outside_labels",
+    "judge_verdicts",
     "erasures",
 )
 Step = Callable[[duckdb.DuckDBPyConnection], None]
@@ -179,6 +180,15 @@ def create_outside_labels(db: duckdb.DuckDBPyConnection) -> None:
             task_id VARCHAR, split VARCHAR, extra_json VARCHAR NOT NULL)""")
 
 
+def create_judge_verdicts(db: duckdb.DuckDBPyConnection) -> None:
+    # Ties and unreadable replies are no labels, and yet they were paid for and must not be asked again.
+    db.execute("""
+        CREATE TABLE judge_verdicts (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, task_id VARCHAR NOT NULL,
+            source VARCHAR NOT NULL, content_sha256 VARCHAR NOT NULL, verdict VARCHAR NOT NULL,
+            replies_json VARCHAR NOT NULL, num_calls INTEGER NOT NULL, problem VARCHAR NOT NULL)""")
+
+
 def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("ALTER TABLE people ADD COLUMN trained_on BOOLEAN DEFAULT true")
     db.execute("ALTER TABLE rounds ADD COLUMN without_json VARCHAR DEFAULT '[]'")
@@ -212,6 +222,7 @@ STEPS: tuple[Step, ...] = (
     create_outside_labels,
     remember_who_is_left_out,
     remember_which_judgements_count,
+    create_judge_verdicts,
 )
 
 
