@@ -9,6 +9,7 @@ from typing import IO, Any, Literal, cast
 
 from store.errors import BadValue, NotFound
 from store.formats.lines import (
+    MAX_LINE_BYTES,
     ReadRow,
     SourceRow,
     Unreadable,
@@ -63,7 +64,10 @@ def read_rows(source: Source) -> Iterator[ReadRow]:
 
 def _read_file(file: IO[bytes], suffix: str) -> Iterator[ReadRow]:
     file.seek(0)
-    kind = find_kind(file.read(_PEEK), suffix)
+    head = file.read(_PEEK)
+    if b"\n" not in head:  # a long first line; what matters is whether another one follows
+        head += file.readline(MAX_LINE_BYTES) + file.read(1)
+    kind = find_kind(head, suffix)
     file.seek(0)
     match kind:
         case "parquet":
@@ -98,13 +102,9 @@ def find_kind(head: bytes, suffix: str = "") -> Kind:
 
 
 def _is_document(text: bytes) -> bool:
-    """Whether the object that begins here goes on after its first line, or holds the rows in a list."""
+    """Whether the value that begins here goes on after its first line, or is an object with nothing after."""
     first = text.split(b"\n", 1)[0].rstrip()
-    if first.endswith((b"{", b"[", b",", b":")):
-        return True
-    return any(
-        text.startswith(b'{"%b":' % name) for name in (b"data", b"rows", b"records", b"feedbacks")
-    ) and (first == text.rstrip())
+    return first.endswith((b"{", b"[", b",", b":")) or (text.startswith(b"{") and first == text.rstrip())
 
 
 def _names_columns(text: bytes) -> bool:

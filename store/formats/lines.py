@@ -19,7 +19,7 @@ from store.formats.found import Row, kind_of
 MAX_LINE_BYTES = 8 * 2**20
 MAX_DOCUMENT_BYTES = 256 * 2**20
 MAX_RAW_CHARS = 20_000  # of a row that cannot be read, as the reject file shows it
-LISTS = ("data", "rows", "records", "examples", "items", "results", "feedbacks", "train")
+LISTS = ("data", "rows", "records", "examples", "results", "feedbacks")
 _BOM = b"\xef\xbb\xbf"
 _BLANK = re.compile(r"[ \t\r\n]*")
 _MOST_DIGITS = 400  # more than any float has; Python itself refuses from 4,300 on
@@ -201,7 +201,7 @@ class _Document:
 
     def _begins_rows(self) -> bool:
         after = _BLANK.match(self._text, self._at + 1)
-        return after is not None and self._text[after.end() : after.end() + 1] in ("{", '"')
+        return after is not None and self._text[after.end() : after.end() + 1] == "{"
 
     def _end(self, problem: str) -> Unreadable:
         column = self._at - self._text.rfind("\n", 0, self._at)
