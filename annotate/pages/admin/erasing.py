@@ -24,6 +24,8 @@ WARNING = "This cannot be undone. To stop somebody, deactivate them; to train wi
 class ErasingSection:
     """Lays itself out where it is made; nothing happens before the name is typed exactly."""
 
+    is_polled = False
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):

@@ -21,6 +21,8 @@ MOST_SHOWN = 50
 class GoldSection:
     """Lays itself out where it is made; both acts ask first."""
 
+    is_polled = False
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):

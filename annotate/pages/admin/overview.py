@@ -26,6 +26,8 @@ from store.tasks import count_open_tasks
 class OverviewSection:
     """Lays itself out where it is made; `read` gives what changes by itself."""
 
+    is_polled = True
+
     def __init__(self, services: Services) -> None:
         self._services = services
         self._counts = gr.HTML("", js_on_load=None, elem_id="counts")

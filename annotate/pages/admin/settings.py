@@ -20,6 +20,8 @@ MEANING = (
 class SettingsSection:
     """Lays itself out where it is made."""
 
+    is_polled = False
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):
