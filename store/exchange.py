@@ -78,6 +78,13 @@ def export_labels(
             yield row | {"split": row["given_split"] or ("holdout" if held_out else "train")}
 
 
+def read_guidelines_version(store: Store) -> int | None:
+    """The version of the guidelines that hold; None when there are none."""
+    with store.read() as cursor:
+        row = cursor.execute("SELECT max(version) FROM guidelines").fetchone()
+    return int(row[0]) if row and row[0] is not None else None
+
+
 def pseudonym(person_id: str) -> str:
     """Ids are random, so their hash tells nobody who it was, and stays the same from export to export."""
     return f"a_{hashlib.sha256(person_id.encode()).hexdigest()[:12]}"

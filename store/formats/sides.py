@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from store.errors import BadValue
 from store.formats.found import BadField, Names, Row, is_conversation, read_prompt, read_text
 from store.records import Message
 
+NAMED = ("prompt", "first", "second", "items", "question")
 PROMPTS = ("prompt", "instruction", "question", "input", "history", "messages")
 SIDES = (
     ("response_a", "response_b"),
@@ -30,6 +32,17 @@ _SECOND = ("2", "b", "second", "right", "response b", "answer b", "response 2", 
 _TIES = ("tie", "equal", "same", "no preference", "no_preference", "neither", "none", "both", "0")
 
 Side = Literal["first", "second", "tie"]
+
+
+def read_names(text: str) -> dict[str, str]:
+    """The names out of `prompt=ask,first=uno`; BadValue for one that is none of ours."""
+    names: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        ours, _, theirs = part.partition("=")
+        if ours.strip() not in NAMED or not theirs.strip():
+            raise BadValue(f"{part!r} names no field; write NAME=FIELD, with NAME one of {', '.join(NAMED)}")
+        names[ours.strip()] = theirs.strip()
+    return names
 
 
 def find_prompt(fields: Row, names: Names, place: str) -> tuple[Message, ...]:
