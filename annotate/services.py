@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from annotate.slots import ChatSlots
+from store.backup_keeper import BackupStatus
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, Why
 
@@ -59,4 +61,6 @@ class Services:
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
     settings: WebSettings
+    backup_folder: Path | None = None
+    read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves
     slots: ChatSlots = field(default_factory=ChatSlots)

@@ -52,6 +52,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/people/{person_id}/deactivate"): "admin",
     ("POST", "/v1/people/{person_id}/activate"): "admin",
     ("POST", "/v1/people/{person_id}/sign-in-link"): "admin",
+    ("POST", "/v1/people/{person_id}/erase"): "admin",
 }
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 
