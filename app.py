@@ -72,7 +72,8 @@ def build_service(settings: ServeSettings) -> Service:
         policies = settings.data / "policies"
         board = PolicyBoard(store, engine, policies)
         board.start()
-        filler = RolloutFiller(store, board.sample, settings.rollouts())
+        beta = settings.plan().trainer.beta
+        filler = RolloutFiller(store, board.sample, settings.rollouts(), score=board.score, beta=beta)
 
         def promote(version: str, actor: str, reason: str) -> Promotion:
             promotion = board.promote(version, actor, reason)
@@ -93,7 +94,7 @@ def build_service(settings: ServeSettings) -> Service:
         )
         supervisor.recover()
         backups = _backup_keeper(settings, store)
-        services = _services(settings, store, board, supervisor, backups, promote, roll_back)
+        services = _services(settings, store, board, filler, supervisor, backups, promote, roll_back)
     except BaseException:
         store.close()
         raise
@@ -112,6 +113,7 @@ def _services(
     settings: ServeSettings,
     store: Store,
     board: PolicyBoard,
+    filler: RolloutFiller,
     supervisor: RoundSupervisor,
     backups: BackupKeeper | None,
     promote: Callable[..., Any],
@@ -138,6 +140,9 @@ def _services(
         settings=settings.web(),
         backup_folder=settings.backups(),
         read_backup_status=backups.read_status if backups else None,
+        show_settings=settings.masked,
+        annotation=settings.annotations(),
+        writing=lambda: filler.writing,
     )
 
 

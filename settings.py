@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from annotate.services import WebSettings
+from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
 from trainer.planner import TriggerSettings
@@ -65,6 +66,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+AnnotationSection = section(AnnotationSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -134,6 +136,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -172,6 +175,9 @@ class ServeSettings(BaseSettings):
 
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
+
+    def annotations(self) -> AnnotationSettings:
+        return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
 
     def web(self) -> WebSettings:
         return WebSettings(

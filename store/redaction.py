@@ -239,6 +239,7 @@ RULES: dict[tuple[str, int], Rule] = {
     ("person_added", 1): Redaction.person,
     ("person_active_set", 1): Redaction.about_person,
     ("person_trained_on_set", 1): Redaction.about_person,
+    ("person_role_set", 1): Redaction.about_person,
     ("person_erased", 1): Redaction.keep,
     ("erased", 1): Redaction.keep,
     ("prompt_added", 1): Redaction.keep,

@@ -34,8 +34,8 @@ class Decision(Generic[Result]):
     events: Sequence[Event] = ()
 
 
-# Refuses with a HeedError before it changes anything. It may change `leases`, `sessions` and `sign_in_links`
-# directly; facts only through the events it returns. It may be called twice when its group is taken apart.
+# Refuses with a HeedError before it changes anything. It may change `sessions` and `sign_in_links` directly,
+# facts only through the events it returns. It may be called twice when its group is taken apart.
 Decide = Callable[[duckdb.DuckDBPyConnection], Decision[Result]]
 
 
@@ -44,6 +44,7 @@ class Command:
     """One caller's wish and where they wait for the answer."""
 
     decide: Decide[Any]
+    sees_tables: bool = True
     answer: Future[Any] = field(default_factory=Future)
 
 
@@ -66,17 +67,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, decide: Decide[Result]) -> Result:
+    def submit(self, decide: Decide[Result], *, sees_tables: bool = True) -> Result:
         """Wait until the command is decided and durable; Busy when too many wait already."""
         assert threading.current_thread() is not self._thread, (
             "a decision must not write through the store again"
         )
-        answer: Future[Result] = self.send(decide)
+        answer: Future[Result] = self.send(decide, sees_tables=sees_tables)
         return answer.result()
 
-    def send(self, decide: Decide[Result]) -> Future[Result]:
+    def send(self, decide: Decide[Result], *, sees_tables: bool = True) -> Future[Result]:
         """Queue the command without waiting for it."""
-        return self._put(Command(decide))
+        return self._put(Command(decide, sees_tables))
 
     def run_alone(self, act: Callable[[], Result]) -> Result:
         """Run `act` in the writer's thread between two groups: nothing is written meanwhile."""
