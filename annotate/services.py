@@ -10,6 +10,7 @@ from annotate.judge.desk import JudgeDesk
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
 from annotate.synthetic import SyntheticDesk
+from store.backup_keeper import BackupStatus
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
@@ -67,9 +68,10 @@ class Services:
     write_metrics: Callable[[], str]
     synthetic: SyntheticDesk
     settings: WebSettings
+    backup_folder: Path | None = None
+    read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
-    backup_folder: Path | None = None  # where backups are kept; None: nobody makes any here
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     judge: JudgeDesk | None = None
     slots: ChatSlots = field(default_factory=ChatSlots)
