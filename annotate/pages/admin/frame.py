@@ -22,6 +22,7 @@ from annotate.pages.admin.judging import JudgeSection
 from annotate.pages.admin.overview import OverviewSection
 from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.prompts import PromptSection
+from annotate.pages.admin.report import ReportSection
 from annotate.pages.admin.rounds import RoundSection
 from annotate.pages.admin.settings import SettingsSection
 from annotate.pages.admin.sources import SourceSection
@@ -43,7 +44,15 @@ class Layout:
     parts: tuple[Callable[[Services], Section], ...]
 
 
-DATA = (ImportSection, ExportSection, SourceSection, JudgeSection, SyntheticSection, PromptSection)
+DATA = (
+    ReportSection,
+    ImportSection,
+    ExportSection,
+    SourceSection,
+    JudgeSection,
+    SyntheticSection,
+    PromptSection,
+)
 LAYOUTS = (
     Layout("overview", "Overview", (OverviewSection,)),
     Layout("rounds", "Rounds", (RoundSection,)),
