@@ -75,7 +75,8 @@ class ReportSection:
             bins = [number / SIMILARITY_BINS for number in range(SIMILARITY_BINS)]
             update[self._similarity] = pd.DataFrame({"similarity": bins, "pairs": report.similarity})
         if report.labels_per_day:
-            update[self._days] = pd.DataFrame(report.labels_per_day, columns=["day", "labels"])
+            days = pd.DataFrame(report.labels_per_day, columns=["day", "labels"])
+            update[self._days] = days.assign(day=pd.to_datetime(days["day"]))
         return update
 
 

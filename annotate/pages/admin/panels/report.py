@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from annotate.pages.admin.panels.pieces import badge, count, note, table
 from annotate.pages.text import plain
 from store.data_checks import Finding
@@ -21,6 +23,18 @@ def write_report(report: DataReport) -> str:
     counted = f"{count(report.num_pairs, 'pair')} and {count(report.num_ratings, 'rating')}."
     head = f'<p class="verdict">{_badge(report.verdict)} {plain(_VERDICTS[report.verdict])} {counted}</p>'
     findings = sorted(report.findings, key=lambda finding: _ORDER[finding.verdict])
+    open_ones = [finding for finding in findings if finding.verdict != "ok"]
+    fine = [finding for finding in findings if finding.verdict == "ok"]
+    shown = _write_table(open_ones, "Findings") if open_ones else ""
+    if fine:
+        folded = _write_table(fine, "What is fine")
+        told = f"{count(len(fine), 'check')} found nothing"
+        shown += f"<details class=panel><summary>{told}</summary>{folded}</details>"
+    notes = "".join(note(each[:1].upper() + each[1:] + ".") for each in report.notes)
+    return head + shown + notes
+
+
+def _write_table(findings: Sequence[Finding], label: str) -> str:
     rows = [
         [
             _badge(finding.verdict),
@@ -31,8 +45,7 @@ def write_report(report: DataReport) -> str:
         ]
         for finding in findings
     ]
-    notes = "".join(note(each[:1].upper() + each[1:] + ".") for each in report.notes)
-    return head + table(("Verdict", "Check", "Value", "Fine", "What it means"), rows, "Findings") + notes
+    return table(("Verdict", "Check", "Value", "Fine", "What it means and what to do"), rows, label)
 
 
 def _badge(verdict: str) -> str:
