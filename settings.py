@@ -26,6 +26,7 @@ from pydantic_settings import (
 from annotate.services import WebSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings, starter_settings
@@ -65,6 +66,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+QueueSection = section(QueueSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -130,6 +132,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    queue: QueueSection = QueueSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -168,6 +171,10 @@ class ServeSettings(BaseSettings):
 
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
+
+    def tasks(self) -> QueueSettings:
+        """What annotators are handed, and in which order."""
+        return QueueSettings(**self.queue.model_dump())  # type: ignore[attr-defined]
 
     def web(self) -> WebSettings:
         return WebSettings(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from annotate.slots import ChatSlots
+from annotate.texts import Texts
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, Why
 
@@ -60,3 +61,4 @@ class Services:
     write_metrics: Callable[[], str]
     settings: WebSettings
     slots: ChatSlots = field(default_factory=ChatSlots)
+    texts: Texts = field(default_factory=Texts)

@@ -14,7 +14,7 @@ from annotate.text import MOST_COMMENT, MOST_CORRECTION, limit, limit_reasons
 from store.completions import read_completion
 from store.database import Store
 from store.errors import BadValue, LeaseLost, StateConflict
-from store.judgements import read_judgements, save_judgement, undo_last
+from store.judgements import find_standing, save_judgement, undo_last
 from store.records import Choice, Judgement, Lease, Message, Person, TaskKind
 from store.tasks import read_lease
 
@@ -54,7 +54,11 @@ class _Act:
 def next_task(services: Services, person: Person, kind: TaskKind) -> TaskView | None:
     """The task this person holds or now gets, as it is shown; None when there is none for them."""
     lease = assign(services, person, kind)
-    return None if lease is None else show(services, lease)
+    if lease is None:
+        return None
+    view = show(services, lease)
+    services.texts.read_ahead(services.store, kind)  # while they read this one
+    return view
 
 
 def judge(
@@ -102,9 +106,10 @@ def renew(services: Services, person: Person, task_id: str) -> datetime:
 def show(services: Services, lease: Lease) -> TaskView:
     """The texts of a leased task on the sides that were drawn."""
     left_id, right_id = read_sides(lease)
-    left = read_completion(services.store, left_id)
-    right = None if right_id is None else read_completion(services.store, right_id).text
-    task = lease.task
+    left, *others = services.texts.read(
+        services.store, [left_id] if right_id is None else [left_id, right_id]
+    )
+    right, task = (others[0].text if others else None), lease.task
     return TaskView(task.task_id, task.kind, left.messages, left.text, right, lease.expires_at)
 
 
@@ -177,9 +182,7 @@ def _stored_choice(choice: ShownChoice) -> Choice:
 
 def _judge_again(store: Store, person: Person, task_id: str, act: _Act, lost: LeaseLost) -> Judgement:
     """A click on a task that is not held: a repeat (the reply to the first got lost), or too late."""
-    first = next(
-        (j for j in read_judgements(store, person.person_id) if j.task_id == task_id and not j.undone), None
-    )
+    first = find_standing(store, task_id, person.person_id)
     if first is None:
         raise lost
     if _stored_choice(act.choice) != first.choice:
