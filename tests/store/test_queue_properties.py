@@ -1,4 +1,4 @@
-"""The queue against the tables, whatever people do: never more than wanted, no task lost, the best one first."""
+"""The queue against the tables, whatever people do: never more than wanted, no task lost, the best first."""
 
 from __future__ import annotations
 
@@ -205,8 +205,8 @@ class Annotation(RuleBasedStateMachine):
             expected = {entry.task.task_id: entry for entry in read_filling(cursor).entries}
             accepted = dict(
                 cursor.execute(
-                    "SELECT task_id, count(*) FROM judgements WHERE NOT undone AND choice <> 'skip' AND counts "
-                    "GROUP BY task_id"
+                    "SELECT task_id, count(*) FROM judgements "
+                    "WHERE NOT undone AND choice <> 'skip' AND counts GROUP BY task_id"
                 ).fetchall()
             )
             rows = cursor.execute("SELECT task_id, wanted, num_accepted FROM tasks").fetchall()
