@@ -1,9 +1,9 @@
 """The queue under load: many annotators at once over HTTP, and a store with very many tasks.
 
-Run `python -m benchmarks.queue`. Part 1: 200 annotators, K = 3, 500 tasks, a fifth of them vanish in mid-task;
-every task must end with exactly three judgements, and throughput is compared with a bare DuckDB insert loop on
-the same disk. Part 2: the time of `tasks/next` at 100,000 tasks and 300,000 judgements against that at 1,000
-tasks, memory, start-up, and the queries behind the admin page. Prints tables; the last line is JSON.
+Run `python -m benchmarks.queue`. Part 1: 200 annotators, K = 3, 500 tasks, a fifth of them vanish; every task
+must end with exactly three judgements, and throughput is compared with a bare DuckDB insert loop on the same
+disk. Part 2: the time of `tasks/next` at 100,000 tasks and 300,000 judgements against that at 1,000 tasks,
+memory, start-up, and the queries behind the admin page. Prints tables; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def run_service(data: Path, lease_s: float) -> Iterator[Running]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+        process.stdout.close()
 
 
 def measure_inserts(folder: Path, number: int = 300) -> float:
@@ -112,7 +113,7 @@ def run_part_1(arguments: argparse.Namespace, folder: Path) -> dict[str, object]
 
 
 def prove(data: Path, crowd: Crowd, wanted: int) -> dict[str, object]:
-    """What the tables say afterwards: each task `wanted` judgements of different people, none lost or double."""
+    """What the tables say: each task `wanted` judgements of different people, none lost, none double."""
     sql = """
         SELECT count(*), count(DISTINCT j.person_id), any_value(t.num_accepted)
         FROM tasks AS t LEFT JOIN judgements AS j ON j.task_id = t.task_id AND NOT j.undone

@@ -56,9 +56,10 @@ class Connection:
         answer = await reader.readexactly(length)
         return int(head.split()[1]), json.loads(answer) if answer else {}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._streams is not None:
             self._streams[1].close()
+            await self._streams[1].wait_closed()
 
 
 async def annotate(
@@ -93,7 +94,7 @@ async def annotate(
             crowd.acknowledged[saved["judgement_id"]] = saved["task_id"]
             num_judged += 1
     finally:
-        connection.close()
+        await connection.close()
 
 
 async def run_crowd(

@@ -1,6 +1,6 @@
 """The web process without a model: the real API over a real store on disk, for the queue benchmark.
 
-Run as `python -m benchmarks.queue_service DATA PORT LEASE_S`; it first prints how long the store took to open.
+Run as `python -m benchmarks.queue_service DATA PORT LEASE_S`; it first prints how long the store took.
 """
 
 from __future__ import annotations
