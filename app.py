@@ -63,7 +63,7 @@ def build_service(settings: ServeSettings) -> Service:
     from store.records import Promotion
     from trainer.supervisor import RoundSupervisor
 
-    store = Store.open(settings.data)
+    store = Store.open(settings.data, queue=settings.tasks())
     try:
         engine = InProcessEngine(settings.base())
         policies = settings.data / "policies"

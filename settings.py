@@ -27,6 +27,7 @@ from annotate.services import WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings, starter_settings
@@ -67,6 +68,7 @@ GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 AnnotationSection = section(AnnotationSettings)
+QueueSection = section(QueueSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -133,6 +135,7 @@ class ServeSettings(BaseSettings):
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
+    queue: QueueSection = QueueSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -174,6 +177,10 @@ class ServeSettings(BaseSettings):
 
     def annotations(self) -> AnnotationSettings:
         return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
+
+    def tasks(self) -> QueueSettings:
+        """What annotators are handed, and in which order."""
+        return QueueSettings(**self.queue.model_dump())  # type: ignore[attr-defined]
 
     def web(self) -> WebSettings:
         return WebSettings(

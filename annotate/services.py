@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
+from annotate.texts import Texts
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
@@ -64,3 +65,4 @@ class Services:
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)
+    texts: Texts = field(default_factory=Texts)
