@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from commands import OFFLINE
+from commands import OFFLINE, read_settings, stop
 
 if TYPE_CHECKING:
     from annotate.services import Services
@@ -93,7 +93,7 @@ def build_service(settings: ServeSettings) -> Service:
             adapter_of=board.adapter_of,
         )
         supervisor.recover()
-        services = _services(settings, store, board, supervisor, promote, roll_back)
+        services = _services(settings, store, board, filler, supervisor, promote, roll_back)
     except BaseException:
         store.close()
         raise
@@ -104,6 +104,7 @@ def _services(
     settings: ServeSettings,
     store: Store,
     board: PolicyBoard,
+    filler: RolloutFiller,
     supervisor: RoundSupervisor,
     promote: Callable[..., Any],
     roll_back: Callable[..., Any],
@@ -133,6 +134,9 @@ def _services(
         synthetic=SyntheticDesk(store, partial(board.sample, background=True)),
         judge=JudgeDesk(store, judging) if judging.url else None,
         settings=settings.web(),
+        show_settings=settings.masked,
+        annotation=settings.annotations(),
+        writing=lambda: filler.writing,
     )
 
 
@@ -251,21 +255,6 @@ def show_config(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"serve": serve, "config": show_config, **OFFLINE}
-
-
-def read_settings(argv: list[str], command: str) -> ServeSettings:
-    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
-    from settings import ServeSettings, SettingsRefused
-
-    try:
-        return ServeSettings.read(argv, command)
-    except SettingsRefused as error:
-        stop(str(error))
-
-
-def stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from annotate.judge.settings import JudgeSettings
 from annotate.services import WebSettings
+from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
 from trainer.planner import TriggerSettings
@@ -67,6 +68,7 @@ GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 JudgeSection = section(JudgeSettings)
+AnnotationSection = section(AnnotationSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -133,6 +135,7 @@ class ServeSettings(BaseSettings):
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
+    annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -174,6 +177,9 @@ class ServeSettings(BaseSettings):
 
     def judging(self) -> JudgeSettings:
         return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
+
+    def annotations(self) -> AnnotationSettings:
+        return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
 
     def web(self) -> WebSettings:
         return WebSettings(

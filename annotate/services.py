@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from annotate.judge.desk import JudgeDesk
+from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
 from annotate.synthetic import SyntheticDesk
 from store.database import Store
-from store.records import Chunk, Message, Promotion, Round, Sampling, Why
+from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,7 @@ class Services:
     synthetic: SyntheticDesk
     settings: WebSettings
     judge: JudgeDesk | None = None
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
+    show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)

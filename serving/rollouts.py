@@ -123,6 +123,7 @@ class RolloutFiller:
         self._score = score
         self._beta = beta
         self._settings = settings or RolloutSettings()
+        self.writing: TaskKind | None = None  # what kind of task is being written right now
         self._version: str | None = None
         self._hopeless: set[str] = set()  # prompts this version answers the same way every time
         # The clock keeps a restart from drawing the very same completions again.
@@ -189,6 +190,7 @@ class RolloutFiller:
         waiting = deque(Draft(prompt, kind) for prompt in self._choose(num_missing))
         running: deque[Draft] = deque()
         made = 0
+        self.writing = kind if waiting else None
         try:
             while (waiting or running) and not self._must_stop():
                 while waiting and len(running) < self._settings.in_flight:
@@ -202,6 +204,7 @@ class RolloutFiller:
                     running.append(draft)
                     self._submit(draft)
         finally:
+            self.writing = None
             drop(running)
         return made
 

@@ -180,6 +180,21 @@ def create_outside_labels(db: duckdb.DuckDBPyConnection) -> None:
             task_id VARCHAR, split VARCHAR, extra_json VARCHAR NOT NULL)""")
 
 
+def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("ALTER TABLE people ADD COLUMN trained_on BOOLEAN DEFAULT true")
+    db.execute("ALTER TABLE rounds ADD COLUMN without_json VARCHAR DEFAULT '[]'")
+    db.execute("""
+        CREATE TABLE erasures (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
+            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL,
+            versions_json VARCHAR NOT NULL)""")
+
+
+def remember_which_judgements_count(db: duckdb.DuckDBPyConnection) -> None:
+    # A judgement of a task that was slipped in as gold takes none of the places the task wanted.
+    db.execute("ALTER TABLE judgements ADD COLUMN counts BOOLEAN DEFAULT true")
+
+
 def create_judge_verdicts(db: duckdb.DuckDBPyConnection) -> None:
     # Ties and unreadable replies are no labels, and yet they were paid for and must not be asked again.
     db.execute("""
@@ -187,15 +202,6 @@ def create_judge_verdicts(db: duckdb.DuckDBPyConnection) -> None:
             seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, task_id VARCHAR NOT NULL,
             source VARCHAR NOT NULL, content_sha256 VARCHAR NOT NULL, verdict VARCHAR NOT NULL,
             replies_json VARCHAR NOT NULL, num_calls INTEGER NOT NULL, problem VARCHAR NOT NULL)""")
-
-
-def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
-    db.execute("ALTER TABLE people ADD COLUMN trained_on BOOLEAN DEFAULT true")
-    db.execute("ALTER TABLE rounds ADD COLUMN without_json VARCHAR DEFAULT '[]'")
-    db.execute("""
-        CREATE TABLE erasures (
-            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
-            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL)""")
 
 
 STEPS: tuple[Step, ...] = (
@@ -215,6 +221,7 @@ STEPS: tuple[Step, ...] = (
     create_guidelines,
     create_outside_labels,
     remember_who_is_left_out,
+    remember_which_judgements_count,
     create_judge_verdicts,
 )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from annotate.api import chat, data, health, labels, people, policies, rounds, schema, sources
+from annotate.api import chat, data, guidelines, health, labels, people, policies, rounds, schema, sources
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
     schema.routes,
     chat.routes,
     labels.routes,
+    guidelines.routes,
     data.routes,
     rounds.routes,
     policies.routes,
