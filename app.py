@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from commands import OFFLINE
+from commands import OFFLINE, read_settings, stop
 
 if TYPE_CHECKING:
     from annotate.services import Services
@@ -47,6 +47,9 @@ class Service:
     services: Services
 
     def close(self) -> None:
+        if self.services.judge is not None:
+            self.services.judge.close()
+        self.services.synthetic.close()
         self.filler.stop()
         self.supervisor.close()
         self.engine.close()
@@ -106,10 +109,14 @@ def _services(
     promote: Callable[..., Any],
     roll_back: Callable[..., Any],
 ) -> Services:
+    from functools import partial
+
+    from annotate.judge.desk import JudgeDesk
     from annotate.services import Services
+    from annotate.synthetic import SyntheticDesk
     from trainer.planner import explain
 
-    triggers = settings.plan().triggers
+    triggers, judging = settings.plan().triggers, settings.judging()
     return Services(
         store=store,
         sample=board.sample,
@@ -124,6 +131,8 @@ def _services(
         read_log=supervisor.read_log,
         is_ready=board.is_ready,
         write_metrics=lambda: write_metrics(store, board),
+        synthetic=SyntheticDesk(store, partial(board.sample, background=True)),
+        judge=JudgeDesk(store, judging) if judging.url else None,
         settings=settings.web(),
         show_settings=settings.masked,
         annotation=settings.annotations(),
@@ -246,21 +255,6 @@ def show_config(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"serve": serve, "config": show_config, **OFFLINE}
-
-
-def read_settings(argv: list[str], command: str) -> ServeSettings:
-    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
-    from settings import ServeSettings, SettingsRefused
-
-    try:
-        return ServeSettings.read(argv, command)
-    except SettingsRefused as error:
-        stop(str(error))
-
-
-def stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
 
 
 def main(argv: list[str] | None = None) -> None:

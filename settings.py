@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from annotate.judge.settings import JudgeSettings
 from annotate.services import WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
@@ -67,6 +68,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+JudgeSection = section(JudgeSettings)
 AnnotationSection = section(AnnotationSettings)
 QueueSection = section(QueueSettings)
 
@@ -134,6 +136,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
     queue: QueueSection = QueueSection()  # type: ignore[valid-type]
 
@@ -174,6 +177,9 @@ class ServeSettings(BaseSettings):
 
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
+
+    def judging(self) -> JudgeSettings:
+        return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
 
     def annotations(self) -> AnnotationSettings:
         return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
@@ -223,9 +229,10 @@ class ServeSettings(BaseSettings):
         return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
     def masked(self) -> dict[str, Any]:
-        """Every effective value; the token only says whether it is set."""
+        """Every effective value; a secret only says whether it is set."""
         shown = self.model_dump(mode="json") | {"trainer": dataclasses.asdict(self._trainer())}
-        return shown | {"admin_token": "set" if self.admin_token else None}
+        judge = shown["judge"] | {"key": "set" if shown["judge"]["key"] else None}
+        return shown | {"admin_token": "set" if self.admin_token else None, "judge": judge}
 
 
 def _toml_file(argv: list[str]) -> Path | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from annotate.judge.desk import JudgeDesk
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
 from annotate.texts import Texts
+from annotate.synthetic import SyntheticDesk
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
@@ -45,7 +47,10 @@ class WebSettings:
 
 @dataclass(frozen=True)
 class Services:
-    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
+    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound.
+
+    `judge` is None while no AI judge is set up.
+    """
 
     store: Store
     sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
@@ -60,7 +65,9 @@ class Services:
     read_log: Callable[[str, int], list[str]]  # round id, last n lines
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
+    synthetic: SyntheticDesk
     settings: WebSettings
+    judge: JudgeDesk | None = None
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked

@@ -251,6 +251,12 @@ def _add_outside_label(tables: Tables, seq: int, event: Event) -> None:
     )
 
 
+def _save_judge_verdict(tables: Tables, seq: int, event: Event) -> None:
+    fields = ("task_id", "source", "content_sha256", "verdict", "num_calls", "problem")
+    replies_json = to_json(event["replies"])
+    tables.insert("judge_verdicts", **_stamp(seq, event), **_pick(event, fields), replies_json=replies_json)
+
+
 def _drop_outside_labels(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("DELETE FROM outside_labels WHERE list_contains(?, label_id)", [event["label_ids"]])
 
@@ -327,6 +333,7 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("guidelines_accepted", 1): _accept_guidelines,
     ("outside_label_added", 1): _add_outside_label,
     ("outside_labels_dropped", 1): _drop_outside_labels,
+    ("judge_verdict_saved", 1): _save_judge_verdict,
     ("policy_added", 1): _add_policy,
     ("policy_marked", 1): _mark_policy,
     ("promoted", 1): _promote,

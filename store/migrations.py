@@ -29,6 +29,7 @@ FACT_TABLES = (
     "guidelines",
     "guideline_acceptances",
     "outside_labels",
+    "judge_verdicts",
     "erasures",
 )
 Step = Callable[[duckdb.DuckDBPyConnection], None]
@@ -194,6 +195,15 @@ def remember_which_judgements_count(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("ALTER TABLE judgements ADD COLUMN counts BOOLEAN DEFAULT true")
 
 
+def create_judge_verdicts(db: duckdb.DuckDBPyConnection) -> None:
+    # Ties and unreadable replies are no labels, and yet they were paid for and must not be asked again.
+    db.execute("""
+        CREATE TABLE judge_verdicts (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, task_id VARCHAR NOT NULL,
+            source VARCHAR NOT NULL, content_sha256 VARCHAR NOT NULL, verdict VARCHAR NOT NULL,
+            replies_json VARCHAR NOT NULL, num_calls INTEGER NOT NULL, problem VARCHAR NOT NULL)""")
+
+
 STEPS: tuple[Step, ...] = (
     create_journal_position,
     create_people,
@@ -212,6 +222,7 @@ STEPS: tuple[Step, ...] = (
     create_outside_labels,
     remember_who_is_left_out,
     remember_which_judgements_count,
+    create_judge_verdicts,
 )
 
 

@@ -55,6 +55,14 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/people/{person_id}/deactivate"): "admin",
     ("POST", "/v1/people/{person_id}/activate"): "admin",
     ("POST", "/v1/people/{person_id}/sign-in-link"): "admin",
+    ("GET", "/v1/sources"): "admin",
+    ("DELETE", "/v1/sources/{source:path}"): "admin",
+    ("GET", "/v1/judge"): "admin",
+    ("POST", "/v1/judge/run"): "admin",
+    ("POST", "/v1/judge/cancel"): "admin",
+    ("GET", "/v1/synthetic"): "admin",
+    ("POST", "/v1/synthetic"): "admin",
+    ("POST", "/v1/synthetic/cancel"): "admin",
 }
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 
