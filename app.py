@@ -69,7 +69,8 @@ def build_service(settings: ServeSettings) -> Service:
         policies = settings.data / "policies"
         board = PolicyBoard(store, engine, policies)
         board.start()
-        filler = RolloutFiller(store, board.sample, settings.rollouts())
+        beta = settings.plan().trainer.beta
+        filler = RolloutFiller(store, board.sample, settings.rollouts(), score=board.score, beta=beta)
 
         def promote(version: str, actor: str, reason: str) -> Promotion:
             promotion = board.promote(version, actor, reason)
@@ -124,6 +125,7 @@ def _services(
         is_ready=board.is_ready,
         write_metrics=lambda: write_metrics(store, board),
         settings=settings.web(),
+        show_settings=settings.masked,
         annotation=settings.annotations(),
         writing=lambda: filler.writing,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from annotate.settings import AnnotationSettings
@@ -62,4 +62,5 @@ class Services:
     settings: WebSettings
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
+    show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)

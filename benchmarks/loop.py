@@ -68,12 +68,16 @@ class Outcome:
         }
 
 
-def run_loop(settings: LoopSettings, url: str, token: str) -> Outcome:
-    """Every round against a running service, told in order; prints a table a round."""
+def run_loop(settings: LoopSettings, url: str, token: str, yardstick: Yardstick | None = None) -> Outcome:
+    """Every round against a running service, told in order; prints a table a round.
+
+    `yardstick` is that of another run with the same seed: the base answers the same way in both.
+    """
     with ExitStack() as stack:
         crew = sign_up(settings, url, token, stack)
-        say("sampling the base's answers to the held-out prompts")
-        yardstick = measure_base(crew.testers, settings)
+        if yardstick is None:
+            say("sampling the base's answers to the held-out prompts")
+            yardstick = measure_base(crew.testers, settings)
         recipes = prepare_guides(settings)
         guides: dict[str, list[RoundRecord]] = {name: [] for name in recipes}
         rounds: list[RoundRecord] = []
@@ -186,7 +190,7 @@ def _columns(yardstick: Yardstick, records: dict[str, RoundRecord]) -> list[Colu
 
 
 @contextmanager
-def open_service(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def open_service(arguments: argparse.Namespace, settings: LoopSettings) -> Iterator[tuple[str, str]]:
     """The address and the admin token of the service to measure: the one named, or one of our own."""
     if arguments.url:
         yield arguments.url, arguments.token
@@ -194,7 +198,7 @@ def open_service(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     with ExitStack() as stack:
         folder = arguments.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heed-loop-")))
         say(f"starting a service in {folder}")
-        yield stack.enter_context(run_service(folder))
+        yield stack.enter_context(run_service(folder, settings.environment()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    with open_service(arguments) as (url, token):
+    with open_service(arguments, settings) as (url, token):
         outcome = run_loop(settings, url, token)
     print_outcome(outcome)
     line = json.dumps(outcome.as_json())

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.taste import TASTES
 from trainer.settings import starter_settings
 
+ORDERS = ("uncertain", "random")
 DESCRIPTION = (
     "The whole loop with simulated people: they judge, the service learns, and what is live is measured."
 )
@@ -20,6 +21,7 @@ class LoopSettings:
     """One run: who labels, how much, how it is measured. `seed` fixes the prompts and the draws.
 
     The service draws its pairs and their sides by itself, so two runs with one seed agree within noise only.
+    `order` and `ready_pairs` are the service's own settings where they are None.
     """
 
     rounds: int
@@ -34,10 +36,17 @@ class LoopSettings:
     guide_lr: float
     base_model: str
     seed: int
+    order: str | None = None
+    ready_pairs: int | None = None
+
+    def environment(self) -> dict[str, str]:
+        """What a service that is started for this run is told beside its defaults."""
+        told = {"HEED_ROLLOUT__ORDER": self.order, "HEED_ROLLOUT__READY_PAIRS": self.ready_pairs}
+        return {name: str(value) for name, value in told.items() if value is not None}
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "labels", "annotators", "eval_prompts", "max_tokens"):
-            if getattr(self, name) < 1:
+        for name in ("rounds", "labels", "annotators", "eval_prompts", "max_tokens", "ready_pairs"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if not 0.0 <= self.noise < 0.5:
             raise ValueError(f"--noise {self.noise} is outside 0..0.5 (at 0.5 a label says nothing)")
@@ -46,6 +55,27 @@ class LoopSettings:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=DESCRIPTION)
+    add_flags(parser)
+    add = parser.add_argument
+    add("--seed", type=int, default=0, help="seed of the prompts and of every answer asked for (default: 0)")
+    add("--order", choices=ORDERS, help="which pairs are judged first (default: the service's)")
+    add("--url", help="use this running service instead of starting one, e.g. http://127.0.0.1:7860")
+    add("--token", help="an admin's bearer token for --url")
+    add("--data", type=Path, help="keep the started service's data in this folder (default: a temporary one)")
+    add("--out", type=Path, help="also write the JSON to this file")
+    add("--strict", action="store_true", help="end with code 1 when a promise was not kept")
+    arguments = parser.parse_args(argv)
+    if bool(arguments.url) != bool(arguments.token):
+        parser.error("--url and --token belong together")
+    if arguments.url and (arguments.order or arguments.ready_pairs):
+        parser.error(
+            "--order and --ready-pairs are settings of a service started here, not of the one at --url"
+        )
+    return arguments
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What decides a run, except its seed and its order."""
     add = parser.add_argument
     add("--rounds", type=int, default=5, help="training rounds (default: 5)")
     add("--labels", type=int, default=100, help="labels collected before each round (default: 100)")
@@ -82,16 +112,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="serving/starter",
         help="base of the guide's recipe (default: the starter policy)",
     )
-    add("--seed", type=int, default=0, help="seed of the prompts and of every answer asked for (default: 0)")
-    add("--url", help="use this running service instead of starting one, e.g. http://127.0.0.1:7860")
-    add("--token", help="an admin's bearer token for --url")
-    add("--data", type=Path, help="keep the started service's data in this folder (default: a temporary one)")
-    add("--out", type=Path, help="also write the JSON to this file")
-    add("--strict", action="store_true", help="end with code 1 when a promise was not kept")
-    arguments = parser.parse_args(argv)
-    if bool(arguments.url) != bool(arguments.token):
-        parser.error("--url and --token belong together")
-    return arguments
+    add("--ready-pairs", type=int, help="open pairs the service keeps (default: the service's)")
 
 
 def read_settings(arguments: argparse.Namespace) -> LoopSettings:

@@ -65,9 +65,8 @@ def _set_person_trained_on(tables: Tables, _seq: int, event: Event) -> None:
 
 def _erase_person(tables: Tables, seq: int, event: Event) -> None:
     """Only the record that it happened: what the person left behind is gone from the journal itself."""
-    tables.insert(
-        "erasures", **_stamp(seq, event), **_pick(event, ("person_id", "mode", "actor", "num_events"))
-    )
+    fields = _pick(event, ("person_id", "mode", "actor", "num_events"))
+    tables.insert("erasures", **_stamp(seq, event), **fields, versions_json=to_json(event["versions"]))
 
 
 def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:
@@ -76,6 +75,10 @@ def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:
 
 def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
+
+
+def _set_person_role(tables: Tables, _seq: int, event: Event) -> None:
+    tables.execute("UPDATE people SET role = ? WHERE person_id = ?", [event["role"], event["person_id"]])
 
 
 def _add_prompt(tables: Tables, seq: int, event: Event) -> None:
@@ -157,15 +160,21 @@ def _save_judgement(tables: Tables, seq: int, event: Event) -> None:
         reasons_json=reasons_json,
         unsafe_json=unsafe_json,
         undone=False,
+        counts=_counts(event),
     )
-    if event["choice"] != "skip":
+    if event["choice"] != "skip" and _counts(event):
         tables.add_accepted(event["task_id"], 1)
 
 
 def _undo_judgement(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE judgements SET undone = true WHERE judgement_id = ?", [event["judgement_id"]])
-    if event["choice"] != "skip":
+    if event["choice"] != "skip" and _counts(event):
         tables.add_accepted(event["task_id"], -1)
+
+
+def _counts(event: Event) -> bool:
+    """Whether the judgement takes one of the wanted places: not when the task was slipped in as gold."""
+    return bool(event.get("counts", True))
 
 
 def _save_rating(tables: Tables, seq: int, event: Event) -> None:
@@ -300,6 +309,7 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("store_created", 1): _create_store,
     ("person_added", 1): _add_person,
     ("person_active_set", 1): _set_person_active,
+    ("person_role_set", 1): _set_person_role,
     ("person_trained_on_set", 1): _set_person_trained_on,
     ("person_erased", 1): _erase_person,
     ("erased", 1): _skip_erased,

@@ -73,6 +73,21 @@ def accepted_version(store: Store, person_id: str) -> int | None:
         return _find_accepted(cursor, person_id)
 
 
+def read_versions(store: Store) -> list[Guidelines]:
+    """Every version, the newest first."""
+    with store.read() as cursor:
+        sql = "SELECT version, text, actor, created_at FROM guidelines ORDER BY version DESC"
+        rows = cursor.execute(sql).fetchall()
+    return [Guidelines(version, text, actor, from_column(at)) for version, text, actor, at in rows]
+
+
+def read_acceptances(store: Store) -> dict[str, int]:
+    """The newest version each person has accepted, by person id; 0 is the text that ships with Heed."""
+    with store.read() as cursor:
+        sql = "SELECT person_id, max(version) FROM guideline_acceptances GROUP BY person_id"
+        return dict(cursor.execute(sql).fetchall())
+
+
 def _find_newest(cursor: duckdb.DuckDBPyConnection) -> Guidelines | None:
     row = cursor.execute(
         "SELECT version, text, actor, created_at FROM guidelines ORDER BY version DESC LIMIT 1"

@@ -185,7 +185,13 @@ def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("""
         CREATE TABLE erasures (
             seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
-            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL)""")
+            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL,
+            versions_json VARCHAR NOT NULL)""")
+
+
+def remember_which_judgements_count(db: duckdb.DuckDBPyConnection) -> None:
+    # A judgement of a task that was slipped in as gold takes none of the places the task wanted.
+    db.execute("ALTER TABLE judgements ADD COLUMN counts BOOLEAN DEFAULT true")
 
 
 STEPS: tuple[Step, ...] = (
@@ -205,6 +211,7 @@ STEPS: tuple[Step, ...] = (
     create_guidelines,
     create_outside_labels,
     remember_who_is_left_out,
+    remember_which_judgements_count,
 )
 
 

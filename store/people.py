@@ -100,6 +100,19 @@ def require_active(cursor: duckdb.DuckDBPyConnection, person_id: str) -> None:
         raise NotAllowed(f"{person.name} has been deactivated")
 
 
+def require_person(store: Store, person_id: str) -> Person:
+    """`require_active` from what is kept in memory, and the person."""
+
+    def look_up() -> tuple[str, Person]:
+        return person_id, read_person(store, person_id)
+
+    person = store.roster.people.find(person_id, look_up)
+    assert person is not None
+    if not person.active:
+        raise NotAllowed(f"{person.name} has been deactivated")
+    return person
+
+
 def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person:
     """Switch a person on or off; off ends their sessions and links at once and frees their leases."""
     event = new_event("person_active_set", utc(), person_id=person_id, active=bool(active), actor=actor)
@@ -107,10 +120,24 @@ def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
         person = find_person(cursor, person_id)
         if not active:
-            for table in ("sessions", "sign_in_links", "leases"):
+            store.queue.let_go(person_id)
+            for table in ("sessions", "sign_in_links"):
                 cursor.execute(f"DELETE FROM {table} WHERE person_id = ?", [person_id])
         changed = dataclasses.replace(person, active=bool(active))
         return Decision(changed, [event] if person.active != active else [])
+
+    return store.write(decide)
+
+
+def set_role(store: Store, person_id: str, role: Role, actor: str) -> Person:
+    """Give a person another role; it counts from their next request on."""
+    check_one_of("role", role, get_args(Role))
+    event = new_event("person_role_set", utc(), person_id=person_id, role=role, actor=actor)
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
+        person = find_person(cursor, person_id)
+        changed = dataclasses.replace(person, role=role)
+        return Decision(changed, [event] if changed != person else [])
 
     return store.write(decide)
 
@@ -143,10 +170,15 @@ def check_password(store: Store, name: str, password: str) -> Person | None:
 def find_by_token(store: Store, token: str) -> Person | None:
     """The active person this API token belongs to, or None."""
     digest = _sha256(token)
-    with store.read() as cursor:
-        sql = f"SELECT {_COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
-        row = cursor.execute(sql, [digest]).fetchone()
-    return _active(row) if row and hmac.compare_digest(row[6], digest) else None
+
+    def look_up() -> tuple[str, Person] | None:
+        with store.read() as cursor:
+            sql = f"SELECT {_COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
+            row = cursor.execute(sql, [digest]).fetchone()
+        person = _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        return (person.person_id, person) if person else None
+
+    return store.roster.tokens.find(digest, look_up)
 
 
 def open_session(store: Store, person_id: str, now: datetime | None = None) -> str:
@@ -158,21 +190,31 @@ def find_session(store: Store, token: str, now: datetime | None = None) -> Perso
     """Who this session belongs to; None when it ended, expired or never was."""
     digest = _sha256(token)
     sql = f"""
-        SELECT {_COLUMNS}, sessions.token_sha256 FROM sessions JOIN people USING (person_id)
-        WHERE sessions.token_sha256 = ? AND expires_at > ?"""
-    with store.read() as cursor:
-        row = cursor.execute(sql, [digest, to_column(utc(now))]).fetchone()
-    return _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        SELECT {_COLUMNS}, sessions.token_sha256, expires_at FROM sessions JOIN people USING (person_id)
+        WHERE sessions.token_sha256 = ?"""
+
+    def look_up() -> tuple[str, tuple[Person, datetime]] | None:
+        with store.read() as cursor:
+            row = cursor.execute(sql, [digest]).fetchone()
+        person = _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        return (person.person_id, (person, from_column(row[7]))) if row and person else None
+
+    found = store.roster.sessions.find(digest, look_up)
+    return found[0] if found and found[1] > utc(now) else None
 
 
 def end_session(store: Store, token: str) -> None:
     """Sign out; harmless when the session is gone already."""
+    digest = _sha256(token)
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[None]:
-        cursor.execute("DELETE FROM sessions WHERE token_sha256 = ?", [_sha256(token)])
+        cursor.execute("DELETE FROM sessions WHERE token_sha256 = ?", [digest])
         return Decision(None)
 
-    store.write(decide)
+    try:
+        store.write(decide)
+    finally:
+        store.roster.sessions.drop(digest)
 
 
 def make_sign_in_link(store: Store, person_id: str, now: datetime | None = None) -> str:

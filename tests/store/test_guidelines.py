@@ -6,7 +6,14 @@ import pytest
 
 from store.database import Store
 from store.errors import BadValue, NotAllowed, StateConflict
-from store.guidelines import accept_guidelines, accepted_version, newest_guidelines, set_guidelines
+from store.guidelines import (
+    accept_guidelines,
+    accepted_version,
+    newest_guidelines,
+    read_acceptances,
+    read_versions,
+    set_guidelines,
+)
 from store.people import set_active
 from tests.store.samples import person
 
@@ -55,3 +62,13 @@ def test_somebody_deactivated_accepts_nothing(store: Store) -> None:
     set_active(store, anna, False, "root")
     with pytest.raises(NotAllowed):
         accept_guidelines(store, anna, 0)
+
+
+def test_versions_are_listed_newest_first_with_what_each_person_accepted(store: Store) -> None:
+    ann, bob = person(store).person_id, person(store).person_id
+    for text in ("one", "two"):
+        set_guidelines(store, text, "root")
+        accept_guidelines(store, ann, len(read_versions(store)))
+    assert [(each.version, each.text) for each in read_versions(store)] == [(2, "two"), (1, "one")]
+    assert read_acceptances(store) == {ann: 2}
+    assert bob not in read_acceptances(store)
