@@ -167,15 +167,14 @@ def write_metrics(store: Store, board: PolicyBoard) -> str:
 
 
 def load_prompts(store: Store, path: Path, source: str) -> None:
-    """Give an empty store something to ask about. Each line: {"messages": [...], "tags": [...]}."""
-    from store.prompts import NewPrompt, add_prompts, count_prompts
+    """Give an empty store something to ask about: a list of prompts in any file `import` reads."""
+    from store.importing import import_file
+    from store.prompts import count_prompts
 
     if count_prompts(store):
         return
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    prompts = [NewPrompt(messages=tuple(row["messages"]), tags=tuple(row.get("tags", ()))) for row in rows]
-    added = add_prompts(store, prompts, source=source)
-    logger.info("%d prompts from %s", added.added, path.name)
+    done = import_file(store, path, "prompts", source=source)
+    logger.info("%d prompts from %s", done.added, path.name)
 
 
 def admin_link(store: Store, settings: ServeSettings) -> str:

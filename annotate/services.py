@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from annotate.judge.desk import JudgeDesk
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
-from annotate.texts import Texts
 from annotate.synthetic import SyntheticDesk
+from annotate.texts import Texts
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
