@@ -23,7 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from annotate.services import WebSettings
+from annotate.services import ChatSettings, WebSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
 from trainer.planner import TriggerSettings
@@ -65,6 +65,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+ChatSection = section(ChatSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -130,6 +131,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    chat: ChatSection = ChatSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -176,6 +178,7 @@ class ServeSettings(BaseSettings):
             allowed_hosts=(*self.allowed_hosts, self.host),
             trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
+            chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
         )
 
     def plan(self) -> Plan:

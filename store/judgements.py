@@ -80,7 +80,7 @@ def save_judgement(
         bare = Judgement(new_id("j"), task_id, person_id, "skip", moment, left_id=lease.left_id)
         judgement = act.judgement(bare)
         cursor.execute("DELETE FROM leases WHERE lease_id = ?", [lease.lease_id])
-        return Decision(judgement, [_to_event(judgement)])
+        return Decision(judgement, [judgement_event(judgement)])
 
     return store.write(decide)
 
@@ -96,7 +96,9 @@ def undo_last(
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Lease | None]:
         moment = utc(now)
         require_active(cursor, person_id)
-        last = _find_valid(cursor, "j.person_id = ?", [person_id])
+        # What was compared in a chat is taken back there, and its task is nothing to hold.
+        not_chat = "j.task_id NOT IN (SELECT task_id FROM tasks WHERE purpose = 'chat')"
+        last = _find_valid(cursor, f"j.person_id = ? AND {not_chat}", [person_id])
         if last is None:
             return Decision(None)
         # Any act but a skip holds one of the wanted places itself, and gives that very place back.
@@ -211,7 +213,8 @@ def _find_valid(cursor: duckdb.DuckDBPyConnection, where: str, parameters: list[
     return to_judgement(row) if row else None
 
 
-def _to_event(judgement: Judgement) -> Event:
+def judgement_event(judgement: Judgement) -> Event:
+    """The event that saves it."""
     return new_event(
         "judgement_saved",
         judgement.created_at,

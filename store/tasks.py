@@ -58,7 +58,7 @@ def add_task(
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Task]:
         if not cursor.execute("SELECT 1 FROM prompts WHERE prompt_id = ?", [prompt_id]).fetchone():
             raise NotFound(f"no prompt has the id {prompt_id!r}")
-        return Decision(task, [*completion_events(cursor, checked), _to_event(task)])
+        return Decision(task, [*completion_events(cursor, checked), task_event(task)])
 
     return store.write(decide)
 
@@ -265,7 +265,8 @@ def _new_task(kind: TaskKind, prompt_id: str, completions: Sequence[Completion],
         raise BadValue(str(error)) from error
 
 
-def _to_event(task: Task) -> Event:
+def task_event(task: Task) -> Event:
+    """The event that saves it."""
     return new_event(
         "task_added",
         task.created_at,

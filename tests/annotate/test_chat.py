@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from annotate.chat import Answer, answer, rate
+from annotate.chat import Answer, answer
 from annotate.errors import TooManyRequests
+from annotate.feedback import rate
 from annotate.services import Services
 from store.completions import new_conversation_id, read_completion, read_conversation
 from store.database import Store

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from annotate.pages.chat_handlers import FRESH, Handlers, Parts, find_answer, read_thumb
+from annotate.pages.chat_handlers import Handlers
+from annotate.pages.chat_labels import VOTES, Labels
+from annotate.pages.chat_rows import find_step, read_act, read_thumb
+from annotate.pages.chat_screen import CHAT, FRESH, SIDE_BY_SIDE, Parts, draw_left
 from annotate.services import Services
 from store.completions import read_conversation, read_conversations
 from store.errors import BadValue, NotFound
