@@ -80,9 +80,10 @@ class Branches:
         self._newest = self._find_newest()
 
     def walk(self, at: str = "") -> list[Step]:
-        """The path through the sample called `at`, and on from there; without it the one last used."""
-        found = next((s for each in self._samples.values() for s in each if s.key == at), None)
-        path = self._climb(found) if found else []
+        """The path at that address (see `address`), and on from there; without one the path last used."""
+        key, *twins = at.split(",")
+        found = next((s for each in self._samples.values() for s in each if s.key == key), None)
+        path = self._climb(found, twins) if found else []
         place: Context | None = after(path[-1]) if path else None
         while questions := self._questions.get(place, []):
             path.append(self._select(max(questions, key=self._newest.__getitem__)))
@@ -112,11 +113,13 @@ class Branches:
             newest[context] = max((*(s.seq for s in self._samples[context]), *below))
         return newest
 
-    def _climb(self, sample: Sample) -> list[Sample]:
+    def _climb(self, sample: Sample, twins: Sequence[str]) -> list[Sample]:
+        """What led to the sample; `twins` says which of several that said the very same."""
         path = [sample]
         while origins := self._origins.get(context_of(path[0].completion.messages)[:-1], []):
+            named = [origin for origin in origins if origin.key in twins]
             earlier = [origin for origin in origins if origin.seq < path[0].seq]
-            path.insert(0, (earlier or origins)[-1])
+            path.insert(0, (named or earlier or origins)[-1])
         return path
 
     def _select(self, context: Context) -> Sample:
@@ -154,6 +157,20 @@ def context_of(messages: Iterable[Message]) -> Context:
 def after(sample: Sample) -> Context:
     """Everything said up to and with this sample."""
     return (*context_of(sample.completion.messages), ("assistant", sample.text))
+
+
+def address(path: Sequence[Step], key: str) -> str:
+    """Where `walk` finds the sample called `key` below that path.
+
+    An answer's context tells what was said before it, not by which of two answers with the same text; those
+    are named too.
+    """
+    twins = [
+        step.sample.key
+        for step in path
+        if any(s.text == step.sample.text and s != step.sample for s in step.samples)
+    ]
+    return ",".join((key, *twins))
 
 
 def write_context(path: Sequence[Step], question: str) -> list[Message]:

@@ -20,7 +20,8 @@ STARTERS = (
     "What should I check before I buy a used bicycle?",
     "Summarise why the sky is blue in two sentences.",
 )
-_KEEP_URL = f"""(id, at, mode) => {{ const url = new URL(location); url.searchParams.set('c', id || '{FRESH}');
+_KEEP_URL = f"""(id, at, mode) => {{ const url = new URL(location);
+  url.searchParams.set('c', id || '{FRESH}');
   const keep = (name, value) => value ? url.searchParams.set(name, value) : url.searchParams.delete(name);
   keep('at', at); keep('m', mode === '{SIDE_BY_SIDE}' ? '2' : '');
   history.replaceState(history.state, '', url); }}"""

@@ -1,7 +1,7 @@
-"""What asking does on the chat page: sending, retrying, asking anew, stopping, and showing answers as they grow.
+"""What asking does on the chat page: sending, retrying, asking anew, stopping, and how answers grow.
 
-The browser is never asked what was said: handlers read the conversation from the store, and whatever comes from
-the page names a place in it.
+The browser is never asked what was said: handlers read the conversation from the store, and whatever comes
+from the page names a place in it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import gradio as gr
 
 from annotate import chat
 from annotate.auth import require
-from annotate.branches import Step, write_context
+from annotate.branches import Step, address, write_context
 from annotate.pages.chat_rows import ask, say, show_path, wait
 from annotate.pages.chat_screen import FRESH, SIDE_BY_SIDE, Screen, Spot, Update, draw_left, note, read_spot
 from annotate.pages.showing import reveal
@@ -149,16 +149,20 @@ class Handlers(Screen):
         is_one: bool = False,
     ) -> Iterator[Update]:
         """Stream one answer or two, then show the conversation. `back` is shown when no word came."""
-        conversation_id = spot.conversation_id if self.read(person, spot).path else new_conversation_id()
+        conversation_id = spot.conversation_id
         growing = [""]  # the answer that the page shows once it is written
         try:
+            if not self.read(person, spot).path:  # a new chat, or one of somebody else
+                conversation_id = new_conversation_id()
             yield self._waiting(path, messages[-1]["content"], conversation_id)
             streaming = self._stream_one if is_one or not spot.is_side_by_side else self._stream_two
             yield from streaming(person, path, messages, conversation_id, growing)
             yield self._finished(person, Spot(conversation_id, growing[0], spot.mode))
         except Exception as error:
             reached = Spot(conversation_id, growing[0], spot.mode)
-            kept = any(step.sample.key == growing[0] for step in self.read(person, reached).path)
+            kept = any(
+                step.sample.key == growing[0].partition(",")[0] for step in self.read(person, reached).path
+            )
             shown = self.show(person, reached if kept else spot)
             yield shown | self.refuse(error, "answer") | ({} if kept else back)
 
@@ -175,12 +179,12 @@ class Handlers(Screen):
         shown_at = 0.0
         with closing(answers):
             for answer in answers:
-                growing[0] = answer.completion_id
+                growing[0] = address(path, answer.completion_id)
                 if answer.finish_reason is None and time.monotonic() - shown_at < FRAME_S:
                     continue
                 shown_at = time.monotonic()
                 rows = [question, say(answer.text, answer.version)]
-                yield {self._parts.chatbot: show_path(path, rows), self._parts.at: answer.completion_id}
+                yield {self._parts.chatbot: show_path(path, rows), self._parts.at: growing[0]}
 
     def _stream_two(
         self,
@@ -200,8 +204,9 @@ class Handlers(Screen):
         shown_at = 0.0
         with closing(pairs):
             for one, other in pairs:
-                growing[0] = draw_left(one.completion_id, other.completion_id, person)
-                left, right = (one, other) if growing[0] == one.completion_id else (other, one)
+                left_id = draw_left(one.completion_id, other.completion_id, person)
+                left, right = (one, other) if left_id == one.completion_id else (other, one)
+                growing[0] = address(path, left_id)
                 is_last = one.finish_reason is not None and other.finish_reason is not None
                 if not is_last and time.monotonic() - shown_at < FRAME_S:
                     continue

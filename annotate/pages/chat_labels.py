@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import gradio as gr
 
 from annotate import feedback
-from annotate.branches import Step
+from annotate.branches import Step, address
 from annotate.pages.chat_rows import find_step, read_act, read_thumb
 from annotate.pages.chat_screen import Screen, Spot, Update, View, note, read_spot
 from annotate.pages.showing import reveal
@@ -107,7 +107,7 @@ class Labels(Screen):
             keys = [s.key for s in step.samples] if act.deed == "sample" else list(step.questions)
             if act.which >= len(keys):
                 raise NotFound("that answer is not in this conversation; reload the page")
-            return self.show(person, replace(spot, at=keys[act.which]))
+            return self.show(person, replace(spot, at=address(view.path[: act.step], keys[act.which])))
 
         return self.guarded("go there", request, do)
 
@@ -119,8 +119,8 @@ class Labels(Screen):
 
         def do(person: Person) -> Update:
             feedback.edit_answer(self._services, person, editing, text)
-            key = self._find_key(person, spot, editing, text)
-            return self.show(person, replace(spot, at=key), "Saved. The conversation goes on from your text.")
+            at = self._find_edited(person, spot, editing, text)
+            return self.show(person, replace(spot, at=at), "Saved. The conversation goes on from your text.")
 
         return self.guarded("save this edit", request, do)
 
@@ -143,8 +143,8 @@ class Labels(Screen):
                     "first" if which == "old" else "second" if which == "new" else "tie"
                 )
                 feedback.compare(self._services, person, old_id, new_id, choice)
-                goes_on = {"old": old_id, "new": new_id}.get(which, spot.at)
-                return self.show(person, replace(spot, at=goes_on), f"Saved: {BETTER[which]}.")
+                goes_on = self._beside(person, spot, {"old": old_id, "new": new_id}.get(which))
+                return self.show(person, goes_on, f"Saved: {BETTER[which]}.")
 
             return self.guarded("save this comparison", request, do)
 
@@ -174,7 +174,7 @@ class Labels(Screen):
                     active_ms=None if active_ms is None else int(active_ms),
                 )
                 goes_on = right_id if vote.choice == "right" else left_id
-                return self.show(person, replace(spot, at=goes_on), f"Saved: {vote.label}.")
+                return self.show(person, self._beside(person, spot, goes_on))
 
             return self.guarded("save this vote", request, do)
 
@@ -217,13 +217,19 @@ class Labels(Screen):
             self._parts.what_was_wrong: reveal(False),
         }
 
-    def _find_key(self, person: Person, spot: Spot, completion_id: str, text: str) -> str:
+    def _find_edited(self, person: Person, spot: Spot, completion_id: str, text: str) -> str:
         """Where the conversation goes on with that text in place of the answer."""
-        for step in self.read(person, replace(spot, at=completion_id)).path:
+        path = self.read(person, spot).path
+        for number, step in enumerate(path):
             for sample in step.samples:
                 if sample.completion.completion_id == completion_id and sample.text == text:
-                    return sample.key
+                    return address(path[:number], sample.key)
         return completion_id
+
+    def _beside(self, person: Person, spot: Spot, key: str | None) -> Spot:
+        """The same path with another answer at its end; None leaves it."""
+        path = self.read(person, spot).path
+        return replace(spot, at=address(path[:-1], key)) if key else spot
 
     def _said_before(self, person: Person, spot: Spot, ids: tuple[str, str]) -> str:
         pair = self.read(person, spot).pair
@@ -236,7 +242,7 @@ class Labels(Screen):
     def _or_as_it_was(
         self, act: str, spot: Spot, request: gr.Request, do: Callable[[Person], Update]
     ) -> Update:
-        """Like `guarded`; when it fails the thumbs are shown as the store has them, for the browser's are made up."""
+        """Like `guarded`; when it fails the thumbs are shown as the store has them, not as guessed."""
 
         def restored(person: Person) -> Update:
             try:

@@ -36,7 +36,7 @@ class Act:
 
 
 def show_path(path: Sequence[Step], more: Sequence[dict[str, str]] = ()) -> Any:
-    """The path as an update of the chatbot; `more` are the rows of an exchange that is still being written."""
+    """The path as an update of the chatbot; `more` are the rows of an exchange still being written."""
     rows = [*_show_earlier(path)]
     thumbs: list[str | None] = [None for row in rows if row["role"] == "assistant"]
     for number, (step, is_new) in enumerate(zip(path, changes_of_version(path), strict=True)):

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from annotate.auth import require
-from annotate.branches import Branches, Pair, Step
+from annotate.branches import Branches, Pair, Step, address
 from annotate.pages.chat_rows import ask, plain_title, show_path
 from annotate.pages.faults import explain
 from annotate.pages.showing import reveal
@@ -149,7 +149,7 @@ class Screen:
             left, right = right, left
         return {
             self._parts.chatbot: show_path(view.path[:-1], [ask(view.last.question)]),
-            self._parts.at: left.completion_id,
+            self._parts.at: address(view.path[:-1], left.completion_id),
             self._parts.pair: f"{left.completion_id} {right.completion_id}",
             self._parts.left: safe_md(left.text),
             self._parts.right: safe_md(right.text),
@@ -166,7 +166,7 @@ class Screen:
         asks_better = pair is not None and not spot.is_side_by_side
         return {
             self._parts.chatbot: show_path(path),
-            self._parts.at: path[-1].sample.key if path else "",
+            self._parts.at: address(path[:-1], path[-1].sample.key) if path else "",
             self._parts.pair: f"{pair.old.completion_id} {pair.new.completion_id}" if pair else "",
             self._parts.left: "",
             self._parts.right: "",
@@ -220,16 +220,17 @@ def pair_id(pair: Pair | None, which: str) -> str:
 
 
 def write_verdict(pair: Pair, path: Sequence[Step]) -> str:
-    """What was said of two answers, by the numbers that the pager gives them."""
+    """What was said of two answers, by the letters they stood under and the number the pager gives them."""
     if pair.verdict is None:
         return ""
     judgement = pair.verdict.judgement
     if judgement.choice != "prefer":
-        said = {"tie": "about the same", "both_bad": "both bad"}[judgement.choice]
+        said = "both bad" if judgement.choice == "both_bad" else "about the same"
         return note(f"You said: {said}. The one shown goes on; page to the other to go on from that.")
-    ids = [sample.key for sample in path[-1].samples]
-    strength = {1: "slightly better", 2: "much better"}.get(judgement.strength, "better")
-    return note(f"You said: answer {ids.index(judgement.chosen_id or '') + 1} is {strength}.")
+    letter = "" if judgement.left_id is None else "A " if judgement.left_id == judgement.chosen_id else "B "
+    strength = "slightly better" if judgement.strength == 1 else "much better"
+    number = [sample.key for sample in path[-1].samples].index(judgement.chosen_id or "") + 1
+    return note(f"You said: {letter}{strength}. It is answer {number} of {len(path[-1].samples)} here.")
 
 
 def note(text: str) -> str:
