@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from annotate.judge.settings import JudgeSettings
-from annotate.services import WebSettings
+from annotate.services import ChatSettings, WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
@@ -71,6 +71,7 @@ RolloutSection = section(RolloutSettings)
 JudgeSection = section(JudgeSettings)
 AnnotationSection = section(AnnotationSettings)
 QueueSection = section(QueueSettings)
+ChatSection = section(ChatSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -139,6 +140,7 @@ class ServeSettings(BaseSettings):
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
     queue: QueueSection = QueueSection()  # type: ignore[valid-type]
+    chat: ChatSection = ChatSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -195,6 +197,7 @@ class ServeSettings(BaseSettings):
             allowed_hosts=(*self.allowed_hosts, self.host),
             trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
+            chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
         )
 
     def plan(self) -> Plan:
