@@ -51,6 +51,8 @@ class Service:
 
     def close(self) -> None:
         self.filler.stop()
+        if self.backups is not None:
+            self.backups.close()
         self.supervisor.close()
         self.engine.close()
         self.store.close()
