@@ -210,7 +210,7 @@ def _moment(text: str) -> datetime:
 
 
 def back_up(argv: list[str]) -> None:
-    """Copy every label, person and promotion (not the adapters) to a new folder, and check the copy."""
+    """Copy every label, person and promotion and the served adapters to a new folder; check the copy."""
     parser = argparse.ArgumentParser(prog="app.py backup", description=back_up.__doc__)
     parser.add_argument(
         "folder", type=Path, help="a folder that does not exist yet; it can be served with --data"
@@ -260,6 +260,40 @@ def stop(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def erase_person(argv: list[str]) -> None:
+    """Erase a person for good, out of everything in the data folder; docs/erasure.md says what that means."""
+    parser = argparse.ArgumentParser(prog="app.py erase-person", description=erase_person.__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--mode", choices=["delete", "pseudonymise"], default="delete")
+    parser.add_argument("--yes", action="store_true", help="do not ask for the name again")
+    parser.add_argument("--also-backups", action="store_true", help="delete the backups made before, too")
+    parser.add_argument(
+        "--backup-folder", type=Path, help="where they are (default: backups in the data folder)"
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+    args = parser.parse_args(argv)
+    from store import erasure
+    from store.database import Store
+    from store.people import find_by_name
+
+    with contextlib.closing(Store.open(args.data)) as store:
+        person = find_by_name(store, args.name)
+        ask = f"This cannot be undone. Type {person.name!r} to go on: "
+        done = erasure.erase_person(
+            store,
+            person.person_id,
+            args.mode,
+            actor="the command line",
+            confirm=person.name if args.yes else input(ask),
+            backup_folder=args.backup_folder or args.data / "backups",
+            also_backups=args.also_backups,
+        )
+    print(f"{done.num_removed} events removed, {done.num_changed} changed; the new id is {done.person_id}")
+    trained = [f"{affected.version} ({affected.state})" for affected in done.versions]
+    print(f"versions trained on them: {', '.join(trained) or 'none'}")
+    print("\n".join((*(f"deleted backup {name}" for name in done.backups_deleted), *done.advice)))
+
+
 OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "add-person": add_person,
     "import": import_labels,
@@ -267,4 +301,5 @@ OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "validate": validate,
     "backup": back_up,
     "judge": judge,
+    "erase-person": erase_person,
 }

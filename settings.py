@@ -121,6 +121,10 @@ class ServeSettings(BaseSettings):
     """wait after a round that failed before starting one by itself"""
     min_free_mib: int = TRIGGERS.min_free_mib
     """no round with less free disk than this"""
+    backup_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """a checked backup this often, when anything changed; 0 turns that off"""
+    backup_folder: Path | None = None
+    """where backups go, best on another disk (default: backups in the data folder)"""
     lease_minutes: Annotated[float, Field(gt=0)] = 10.0
     """how long an annotator holds a task without a sign of life"""
     admin_token: str | None = None
@@ -199,6 +203,9 @@ class ServeSettings(BaseSettings):
             public_https=self.public_https,
             chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
         )
+
+    def backups(self) -> Path:
+        return self.backup_folder or self.data / "backups"
 
     def plan(self) -> Plan:
         """What a round is told."""

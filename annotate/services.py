@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from annotate.judge.desk import JudgeDesk
 from annotate.settings import AnnotationSettings
@@ -11,6 +12,7 @@ from annotate.slots import ChatSlots
 from annotate.synthetic import SyntheticDesk
 from annotate.text import MOST_REASON_CHARS, MOST_REASONS
 from annotate.texts import Texts
+from store.backup_keeper import BackupStatus
 from store.database import Store
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
@@ -84,6 +86,8 @@ class Services:
     synthetic: SyntheticDesk
     settings: WebSettings
     judge: JudgeDesk | None = None
+    backup_folder: Path | None = None
+    read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked

@@ -93,6 +93,16 @@ def find_person(cursor: duckdb.DuckDBPyConnection, person_id: str) -> Person:
     return _to_person(row)
 
 
+def find_by_name(store: Store, name: str) -> Person:
+    """The person called that, upper and lower case alike; NotFound when there is none."""
+    with store.read() as cursor:
+        sql = f"SELECT {_COLUMNS} FROM people WHERE name_key = ?"
+        row = cursor.execute(sql, [_name_key(check_name(name))]).fetchone()
+    if row is None:
+        raise NotFound(f"nobody is called {name!r}")
+    return _to_person(row)
+
+
 def require_active(cursor: duckdb.DuckDBPyConnection, person_id: str) -> None:
     """NotAllowed when an admin has deactivated the person; NotFound when they never existed."""
     person = find_person(cursor, person_id)

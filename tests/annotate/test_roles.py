@@ -64,6 +64,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("GET", "/v1/synthetic"): "admin",
     ("POST", "/v1/synthetic"): "admin",
     ("POST", "/v1/synthetic/cancel"): "admin",
+    ("POST", "/v1/people/{person_id}/erase"): "admin",
 }
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 
