@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from commands import OFFLINE
+from commands import OFFLINE, read_settings, stop
 
 if TYPE_CHECKING:
     from annotate.services import Services
@@ -54,6 +54,8 @@ class Service:
             self.services.judge.close()
         self.services.synthetic.close()
         self.filler.stop()
+        if self.backups is not None:
+            self.backups.close()
         self.supervisor.close()
         self.engine.close()
         self.store.close()
@@ -69,7 +71,7 @@ def build_service(settings: ServeSettings) -> Service:
     from store.records import Promotion
     from trainer.supervisor import RoundSupervisor
 
-    store = Store.open(settings.data)
+    store = Store.open(settings.data, queue=settings.tasks())
     try:
         engine = InProcessEngine(settings.base())
         policies = settings.data / "policies"
@@ -278,21 +280,6 @@ def show_config(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"serve": serve, "config": show_config, **OFFLINE}
-
-
-def read_settings(argv: list[str], command: str) -> ServeSettings:
-    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
-    from settings import ServeSettings, SettingsRefused
-
-    try:
-        return ServeSettings.read(argv, command)
-    except SettingsRefused as error:
-        stop(str(error))
-
-
-def stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,12 +9,14 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from settings import ServeSettings
     from store.formats.files import Source
     from store.formats.reading import Problem
     from store.importing import Preview
@@ -223,6 +225,41 @@ def back_up(argv: list[str]) -> None:
     print(f"event {made.seq} and all before it are in {made.folder}; the copy was opened and compared")
 
 
+def judge(argv: list[str]) -> None:
+    """Let the AI judge judge pairs while the service is stopped; prints what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="app.py judge",
+        description=judge.__doc__,
+        epilog="Every setting of serve is taken too: --data, --judge.url, --judge.model and so on.",
+    )
+    parser.add_argument("--limit", type=int, default=100, help="most pairs to judge (default: 100)")
+    args, others = parser.parse_known_args(argv)
+    settings = read_settings(others, "judge")
+    from annotate.judge.desk import JudgeDesk
+    from store.database import Store
+
+    with contextlib.closing(Store.open(settings.data)) as store:
+        desk = JudgeDesk(store, settings.judging())
+        desk.run(args.limit)
+        status = desk.read_status()
+    print(json.dumps(dataclasses.asdict(status), indent=2, default=str))
+
+
+def read_settings(argv: list[str], command: str) -> ServeSettings:
+    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
+    from settings import ServeSettings, SettingsRefused
+
+    try:
+        return ServeSettings.read(argv, command)
+    except SettingsRefused as error:
+        stop(str(error))
+
+
+def stop(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
+
+
 def erase_person(argv: list[str]) -> None:
     """Erase a person for good, out of everything in the data folder; docs/erasure.md says what that means."""
     parser = argparse.ArgumentParser(prog="app.py erase-person", description=erase_person.__doc__)
@@ -263,5 +300,6 @@ OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "export": export,
     "validate": validate,
     "backup": back_up,
+    "judge": judge,
     "erase-person": erase_person,
 }

@@ -24,10 +24,11 @@ from pydantic_settings import (
 )
 
 from annotate.judge.settings import JudgeSettings
-from annotate.services import WebSettings
+from annotate.services import ChatSettings, WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings, starter_settings
@@ -67,8 +68,10 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
-AnnotationSection = section(AnnotationSettings)
 JudgeSection = section(JudgeSettings)
+AnnotationSection = section(AnnotationSettings)
+QueueSection = section(QueueSettings)
+ChatSection = section(ChatSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -138,8 +141,10 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
-    annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
+    annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
+    queue: QueueSection = QueueSection()  # type: ignore[valid-type]
+    chat: ChatSection = ChatSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -179,11 +184,15 @@ class ServeSettings(BaseSettings):
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
 
+    def judging(self) -> JudgeSettings:
+        return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
+
     def annotations(self) -> AnnotationSettings:
         return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
 
-    def judging(self) -> JudgeSettings:
-        return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
+    def tasks(self) -> QueueSettings:
+        """What annotators are handed, and in which order."""
+        return QueueSettings(**self.queue.model_dump())  # type: ignore[attr-defined]
 
     def web(self) -> WebSettings:
         return WebSettings(
@@ -192,6 +201,7 @@ class ServeSettings(BaseSettings):
             allowed_hosts=(*self.allowed_hosts, self.host),
             trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
+            chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
         )
 
     def backups(self) -> Path:

@@ -15,13 +15,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
 
 from store.database import Store
-from store.errors import BadValue, HeedError, StateConflict
+from store.errors import BadValue, Busy, HeedError, StateConflict
 from store.journal import line_seq, read_lines, sync_folder
 from store.projection import hash_facts
 from store.records import BASE_VERSION
@@ -29,6 +31,7 @@ from store.records import BASE_VERSION
 logger = logging.getLogger(__name__)
 
 CHECK_LIMIT_S = 1800.0
+CHILD_POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,11 @@ class Backup:
     facts: str
 
 
-def back_up(store: Store, folder: Path) -> Backup:
+def back_up(store: Store, folder: Path, is_cancelled: Callable[[], bool] = lambda: False) -> Backup:
     """Copy the store to `folder` while it goes on writing, and check the copy in a child process.
 
-    StateConflict when `folder` exists; HeedError when the copy does not open to the same facts.
+    StateConflict when `folder` exists; HeedError when the copy does not open to the same facts; Busy soon
+    after `is_cancelled` says so.
     """
     if not (store.data_dir / "journal").is_dir():
         raise BadValue("a store in memory cannot be backed up")
@@ -61,7 +65,7 @@ def back_up(store: Store, folder: Path) -> Backup:
         _copy_journal(store.data_dir / "journal", folder / "journal", row[0])
         for version in versions:
             _copy_adapter(store.data_dir / "policies" / version, folder / "policies" / version)
-        wanted, found = Backup(str(folder), row[0], facts), _check_in_child(folder)
+        wanted, found = Backup(str(folder), row[0], facts), _check_in_child(folder, is_cancelled)
     if found != wanted:
         raise HeedError(
             f"the backup {folder} holds {found}, not {wanted}; keep the one before and look at the disk"
@@ -127,16 +131,26 @@ def _first_seq(path: Path, otherwise: int) -> int:
     return line_seq(line) if line.endswith(b"\n") else otherwise
 
 
-def _check_in_child(folder: Path) -> Backup:
+def _check_in_child(folder: Path, is_cancelled: Callable[[], bool]) -> Backup:
     # A process of its own, because a damaged DuckDB file may take the process that opens it along.
     command = [sys.executable, "-m", "store.backup", str(folder)]
     root = Path(__file__).resolve().parents[1]
-    child = subprocess.run(
-        command, capture_output=True, text=True, cwd=root, timeout=CHECK_LIMIT_S, check=False
-    )
+    deadline = time.monotonic() + CHECK_LIMIT_S
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
+    ) as child:
+        while True:
+            try:
+                said, complained = child.communicate(timeout=CHILD_POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                if is_cancelled() or time.monotonic() > deadline:
+                    child.kill()
+                if is_cancelled():
+                    raise Busy(f"the service stops, so the backup {folder} was given up") from None
     if child.returncode:
-        raise HeedError(f"the backup {folder} does not open: {child.stderr[-2000:]}")
-    return Backup(**json.loads(child.stdout))
+        raise HeedError(f"the backup {folder} does not open: {complained[-2000:]}")
+    return Backup(**json.loads(said))
 
 
 if __name__ == "__main__":

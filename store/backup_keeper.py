@@ -62,6 +62,13 @@ class BackupKeeper:
         self._failed_at: datetime | None = None
         self._current_at: datetime | None = None  # when the newest backup was seen to hold everything
         self._busy = threading.Lock()
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Give up a backup in the making and make none any more; returns when the store is left alone."""
+        self._closing.set()
+        with self._busy:
+            pass
 
     def tick(self, now: datetime | None = None) -> KeptBackup | None:
         """Make a backup if one is due; None when none is. Raises nothing: a failure is kept and logged."""
@@ -71,6 +78,9 @@ class BackupKeeper:
         try:
             return self._make(moment) if self._is_due(moment) else None
         except Exception as error:
+            if self._closing.is_set():
+                logger.info("no backup was made: %s", error)
+                return None
             self._failure, self._failed_at = f"{type(error).__name__}: {error}", moment
             logger.exception("NO BACKUP could be made in %s; trying again in %s", self.folder, RETRY)
             return None
@@ -86,6 +96,8 @@ class BackupKeeper:
         return BackupStatus(newest_at, age_s, len(whole), self._failure, self._failed_at)
 
     def _is_due(self, now: datetime) -> bool:
+        if self._closing.is_set():
+            return False
         if self._failed_at and now - self._failed_at < RETRY:
             return False
         newest = next((kept for kept in read_backups(self.folder) if kept.seq is not None), None)
@@ -106,7 +118,7 @@ class BackupKeeper:
         final = self.folder / new_name(now)
         draft = final.with_name(final.name + UNFINISHED)
         try:
-            made = back_up(self._store, draft)
+            made = back_up(self._store, draft, self._closing.is_set)
             for built in draft.glob(f"{TABLES}*"):
                 built.unlink()  # the check has built them; a start builds them again in seconds
             write_paper(draft, made.seq, made.facts)

@@ -99,7 +99,7 @@ def content_sha256(label: OutsideLabel) -> str:
 
 
 def check_label(label: OutsideLabel) -> OutsideLabel:
-    """The label as it will be saved, with an id; BadValue for what the store could not give back."""
+    """The label as it is kept, with an id; BadValue when it is none."""
     check_text("source", label.source, may_be_empty=False)
     check_text("annotator", label.annotator)
     check_text("the chosen answer", label.chosen)

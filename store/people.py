@@ -213,6 +213,17 @@ def find_session(store: Store, token: str, now: datetime | None = None) -> Perso
     return found[0] if found and found[1] > utc(now) else None
 
 
+def find_known_token(store: Store, token: str) -> Person | None:
+    """`find_by_token` when the answer is kept in memory; None: look it up."""
+    return store.roster.tokens.known(_sha256(token))
+
+
+def find_known_session(store: Store, token: str, now: datetime | None = None) -> Person | None:
+    """`find_session` when the answer is kept in memory; None: look it up."""
+    found = store.roster.sessions.known(_sha256(token))
+    return found[0] if found and found[1] > utc(now) else None
+
+
 def end_session(store: Store, token: str) -> None:
     """Sign out; harmless when the session is gone already."""
     digest = _sha256(token)

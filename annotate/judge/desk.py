@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from annotate.guidelines import read_guidelines
 from annotate.judge.agreement import Agreement, measure_agreement
 from annotate.judge.endpoint import Budget, BudgetSpent, Endpoint, EndpointRefused, Meter, NoReply, shorten
 from annotate.judge.question import Question, combine, read_reply, write_label, write_question
@@ -71,17 +72,14 @@ class JudgeStatus:
 
 
 class JudgeDesk:
-    """One judge and the pairs of one store. `read_guidelines` gives the text people go by."""
+    """One judge and the pairs of one store; it is given the guidelines that people go by."""
 
-    def __init__(
-        self, store: Store, settings: JudgeSettings, read_guidelines: Callable[[], str] = lambda: ""
-    ) -> None:
+    def __init__(self, store: Store, settings: JudgeSettings) -> None:
         if settings.url is None or settings.model is None:
             raise BadValue("no judge is set up; give --judge.url and --judge.model")
         self._store = store
         self._settings = settings
         self._model = settings.model
-        self._read_guidelines = read_guidelines
         self._lock = threading.Lock()  # guards the two below
         self._run: JudgeRun | None = None
         self._failures_in_a_row = 0
@@ -158,7 +156,7 @@ class JudgeDesk:
         self._end("all pairs are done")
 
     def _judge_all(self, pairs: Sequence[PairToJudge]) -> None:
-        guidelines = self._read_guidelines()
+        _, guidelines = read_guidelines(self._store)
         questions = [write_question(pair, self._model, guidelines) for pair in pairs]
         first_ones = {question.content_sha256: question for question in reversed(questions)}
         same_again = [q for q in questions if first_ones[q.content_sha256] is not q]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,7 +46,7 @@ def keeper(store: Store, tmp_path: Path) -> BackupKeeper:
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the child process that checks a copy, for tests of what is due."""
 
-    def copy(store: Store, folder: Path) -> Backup:
+    def copy(store: Store, folder: Path, _: object) -> Backup:
         folder.mkdir()
         return Backup(str(folder), int(str(store.health()["last_seq"])), "")
 
@@ -131,7 +133,7 @@ def test_a_round_puts_a_backup_off_but_not_for_ever(store: Store, keeper: Backup
 def test_a_failure_is_loud_is_kept_and_leaves_nothing_behind(
     store: Store, keeper: BackupKeeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: Store, folder: Path) -> Backup:
+    def fail(_: Store, folder: Path, __: object) -> Backup:
         folder.mkdir()
         raise HeedError("the copy does not open")
 
@@ -161,6 +163,30 @@ def test_what_a_kill_left_is_no_backup_and_goes(keeper: BackupKeeper) -> None:
     assert {path.name for path in keeper.folder.iterdir()} == {"mine", made.name}
     assert [kept.name for kept in read_backups(keeper.folder)] == [made.name]
     assert json.loads((made.folder / PAPER).read_text("utf-8"))["seq"] == made.seq
+
+
+def test_a_service_that_stops_does_not_wait_for_the_check_of_a_backup(
+    keeper: BackupKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A child that never answers stands for the minutes in which a large copy is opened.
+    monkeypatch.setattr("store.backup.sys.executable", shutil.which("tail"))
+    started = threading.Event()
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: object) -> subprocess.Popen[str]:
+        child = popen([command[0], "-f", "/dev/null"], **options)  # type: ignore[call-overload]
+        started.set()
+        return child  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("store.backup.subprocess.Popen", start)
+    made = threading.Thread(target=keeper.tick)
+    made.start()
+    assert started.wait(30)
+    keeper.close()
+    made.join()
+    assert list(keeper.folder.iterdir()) == []
+    assert keeper.read_status().last_failure == ""
+    assert keeper.tick() is None
 
 
 def test_an_interval_of_nothing_is_refused(store: Store, tmp_path: Path) -> None:
