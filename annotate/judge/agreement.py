@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from store.verdicts import CommonTask
+from store.judge_verdicts import CommonTask
 
 Z_95 = 1.959963984540054
 
