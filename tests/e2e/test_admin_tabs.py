@@ -1,4 +1,4 @@
-"""The admin page in a browser, on a real store with a crowd of known quality: what each tab shows and does."""
+"""The admin page in a browser, on a real store with a crowd of known quality: what each tab shows, does."""
 
 from __future__ import annotations
 
