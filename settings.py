@@ -24,10 +24,11 @@ from pydantic_settings import (
 )
 
 from annotate.judge.settings import JudgeSettings
-from annotate.services import WebSettings
+from annotate.services import ChatSettings, WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings, starter_settings
@@ -69,6 +70,8 @@ RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 JudgeSection = section(JudgeSettings)
 AnnotationSection = section(AnnotationSettings)
+QueueSection = section(QueueSettings)
+ChatSection = section(ChatSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -118,6 +121,10 @@ class ServeSettings(BaseSettings):
     """wait after a round that failed before starting one by itself"""
     min_free_mib: int = TRIGGERS.min_free_mib
     """no round with less free disk than this"""
+    backup_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """a checked backup this often, when anything changed; 0 turns that off"""
+    backup_folder: Path | None = None
+    """where backups go, best on another disk (default: backups in the data folder)"""
     lease_minutes: Annotated[float, Field(gt=0)] = 10.0
     """how long an annotator holds a task without a sign of life"""
     admin_token: str | None = None
@@ -136,6 +143,8 @@ class ServeSettings(BaseSettings):
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
+    queue: QueueSection = QueueSection()  # type: ignore[valid-type]
+    chat: ChatSection = ChatSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -181,6 +190,10 @@ class ServeSettings(BaseSettings):
     def annotations(self) -> AnnotationSettings:
         return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
 
+    def tasks(self) -> QueueSettings:
+        """What annotators are handed, and in which order."""
+        return QueueSettings(**self.queue.model_dump())  # type: ignore[attr-defined]
+
     def web(self) -> WebSettings:
         return WebSettings(
             lease_s=self.lease_minutes * 60,
@@ -188,7 +201,11 @@ class ServeSettings(BaseSettings):
             allowed_hosts=(*self.allowed_hosts, self.host),
             trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
+            chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
         )
+
+    def backups(self) -> Path:
+        return self.backup_folder or self.data / "backups"
 
     def plan(self) -> Plan:
         """What a round is told."""

@@ -58,9 +58,16 @@ def _add_person(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("people", **_stamp(seq, event), **fields, active=True, trained_on=True)
 
 
-def _set_person_trained_on(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_trained_on(tables: Tables, seq: int, event: Event) -> None:
     changed = [event["trained_on"], event["person_id"]]
     tables.execute("UPDATE people SET trained_on = ? WHERE person_id = ?", changed)
+    _add_person_act(tables, seq, event, "taken in again" if event["trained_on"] else "left out of rounds")
+
+
+def _add_person_act(tables: Tables, seq: int, event: Event, act: str) -> None:
+    reason = event.get("reason", "")
+    fields = _pick(event, ("person_id", "actor"))
+    tables.insert("person_acts", **_stamp(seq, event), **fields, act=act, reason=reason)
 
 
 def _erase_person(tables: Tables, seq: int, event: Event) -> None:
@@ -73,12 +80,14 @@ def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:
     """An event that was taken out of the journal leaves its number behind, so that the numbers stay whole."""
 
 
-def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_active(tables: Tables, seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
+    _add_person_act(tables, seq, event, "activated" if event["active"] else "deactivated")
 
 
-def _set_person_role(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_role(tables: Tables, seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET role = ? WHERE person_id = ?", [event["role"], event["person_id"]])
+    _add_person_act(tables, seq, event, f"made {event['role']}")
 
 
 def _add_prompt(tables: Tables, seq: int, event: Event) -> None:

@@ -51,7 +51,10 @@ def decide_labels(
 ) -> Decision[AddedLabels]:
     """`add_outside_labels` for whoever writes more in the same go; the labels come from `check_label`."""
     hashes = [content_sha256(label) for label in checked]
-    sql = "SELECT content_sha256, label_id FROM outside_labels WHERE list_contains(?, content_sha256)"
+    # A join, not list_contains: an import brings tens of thousands of hashes.
+    sql = """
+        SELECT content_sha256, label_id FROM outside_labels
+        WHERE content_sha256 IN (SELECT unnest(?::VARCHAR[]))"""
     ids: dict[str, str] = dict(cursor.execute(sql, [hashes]).fetchall()) if hashes else {}
     events = []
     for label, digest in zip(checked, hashes, strict=True):
@@ -114,8 +117,18 @@ def check_label(label: OutsideLabel) -> OutsideLabel:
         label_id=label.label_id or new_id("o"),
         messages=check_messages(label.messages),
         created_at=utc(label.created_at),
-        extra=json.loads(to_json(label.extra)),
+        extra=_check_extra(label.extra),
     )
+
+
+def _check_extra(extra: dict[str, object]) -> dict[str, object]:
+    try:
+        text = to_json(extra)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadValue(f"the extra fields of a label are not JSON: {error}") from None
+    kept: dict[str, object] = json.loads(text)
+    return kept
 
 
 def _to_event(label: OutsideLabel, digest: str) -> Event:

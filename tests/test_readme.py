@@ -132,6 +132,16 @@ def check_judge(command: str, folder: Path) -> None:
     assert json.loads(printed)["verdicts"]["tie"] == 1, task
 
 
+def check_erase_person(command: str, folder: Path) -> None:
+    from store.database import Store
+    from store.people import add_person
+
+    store = Store.open(folder / "data")
+    add_person(store, "ann", "annotator")
+    store.close()
+    assert "versions trained on them: none" in run(command, folder)
+
+
 def check_benchmark_flags(command: str, folder: Path) -> None:
     """Minutes long in full: here its flags are accepted; benchmarks/RESULTS.md holds what it printed."""
     assert "--rounds" in run(command + " --help", folder)
@@ -148,6 +158,7 @@ CHECKS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("python app.py export", check_export),
     ("python app.py backup", check_backup),
     ("python app.py judge", check_judge),
+    ("python app.py erase-person", check_erase_person),
     ("python -m benchmarks.", check_benchmark_flags),
     ("python -m pytest -m slow", lambda command, _: check_plain(command + " --collect-only -q", ROOT)),
     ("python app.py", check_plain),

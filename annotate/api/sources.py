@@ -56,7 +56,7 @@ def list_sources(services: Given, _person: Admin) -> list[SourceAnswer]:
 @routes.delete("/sources/{source:path}")
 def drop_source(source: str, services: Given, person: Admin) -> SourceAnswer:
     """Take every label of a source out of later rounds; answers with how many there were."""
-    _refuse_while_filling(services, source)
+    refuse_while_filling(services, source)
     known = count_outside_labels(services.store)
     if source not in known:
         raise NotFound(f"no label comes from {source!r}; known: {', '.join(known) or 'none'}")
@@ -105,8 +105,8 @@ def _require_judge(services: Services) -> JudgeDesk:
     return services.judge
 
 
-def _refuse_while_filling(services: Services, source: str) -> None:
-    """A source that is being filled would be there again a moment later."""
+def refuse_while_filling(services: Services, source: str) -> None:
+    """StateConflict: a source that is being filled would be there again a moment later."""
     making = services.synthetic.read_run()
     if making is not None and making.is_running and making.source == source:
         raise StateConflict(f"{source} is being made; cancel it first")

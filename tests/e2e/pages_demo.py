@@ -200,6 +200,7 @@ def serve(store: Store, port: int) -> None:
         write_metrics=lambda: "",
         synthetic=SyntheticDesk(store, tell),
         settings=WebSettings(),
+        show_settings=lambda: {"port": port, "admin_token": None, "trainer": {"beta": 0.1, "rank": 16}},
     )
     uvicorn.run(build_app(services), host="127.0.0.1", port=port, log_level="warning")
 
