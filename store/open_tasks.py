@@ -58,7 +58,7 @@ class OpenTasks:
         self._clear()
         self.inactive |= filling.inactive
         self.num_acts.update(filling.num_acts)
-        for entry in filling.entries:
+        for entry in sorted(filling.entries, key=lambda entry: entry.task.priority):  # so each goes last
             self.admit(entry)
         self._log.rewrite([(lease, note.counts) for note in kept if (lease := self._restore(note))])
 
@@ -107,7 +107,7 @@ class OpenTasks:
         """Draw whether this person, who holds nothing, judges something again now."""
         if self.num_acts[person_id] < self._settings.repeat_after or self.private[person_id]:
             return False
-        if not self._settings.repeat_share or self.shelves[kind].first(person_id) is None:
+        if self.shelves[kind].first(person_id) is None:
             return False
         return self._rng.random() < self._settings.repeat_share
 
