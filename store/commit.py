@@ -74,6 +74,13 @@ class GroupCommit:
             for command in commands:
                 self._commit_alone(command)
 
+    def require_ready(self) -> None:
+        """HeedError when the journal is broken or the tables lag behind it."""
+        if self._journal.broken:
+            raise HeedError(f"the store takes no more writes ({self._journal.broken}); restart Heed")
+        if self.is_behind and not self._catch_up():
+            raise self._trouble
+
     def _commit_alone(self, command: Command) -> None:
         if not self._is_ready([command]):
             return

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from store.lock import FolderLock
 from store.projection import Projection
 from store.queue import TaskQueue
 from store.queue_settings import PLAIN, QueueSettings
+from store.replacing import recover
 from store.roster import Roster
 from store.writer import Decide, Decision, Writer
 
@@ -73,6 +75,8 @@ class Store:
     ) -> None:
         """For `open` and `in_memory` only."""
         self.data_dir = data_dir
+        # Held by whoever copies the journal's files or exchanges them.
+        self.files_lock = threading.Lock()
         self.queue = queue
         self.roster = Roster()
         self._journal = journal
@@ -93,6 +97,7 @@ class Store:
         with contextlib.ExitStack() as undo:
             lock = FolderLock(data_dir)
             undo.callback(lock.release)
+            recover(data_dir)
             journal = FileJournal(data_dir / "journal", min_free_bytes=min_free_bytes)
             undo.callback(journal.close)
             projection = Projection(data_dir / "heed.duckdb", journal)
@@ -118,6 +123,36 @@ class Store:
         its neighbours'.
         """
         return self._writer.submit(decide, sees_tables=sees_tables)
+
+    def exchange_files(
+        self, prepare: Callable[[duckdb.DuckDBPyConnection], Result], swap: Callable[[], None]
+    ) -> Result:
+        """Run `prepare` while nothing is written, then `swap` while the journal and the tables are closed.
+
+        Writers wait meanwhile. When `prepare` raises nothing has happened; Busy when reads do not end. When
+        `swap` raises the store stays closed until the next start, which finishes or undoes it.
+        """
+        return self._writer.run_alone(lambda: self._exchange(prepare, swap))
+
+    def _exchange(
+        self, prepare: Callable[[duckdb.DuckDBPyConnection], Result], swap: Callable[[], None]
+    ) -> Result:
+        self._group_commit.require_ready()
+        with self._projection.read() as cursor:
+            prepared = prepare(cursor)
+        if not self._projection.stop_reading():
+            raise Busy("somebody has been reading for a long time; nothing was changed, try again shortly")
+        self._projection.close()
+        self._journal.close()
+        try:
+            swap()
+            self._journal.reopen()
+            self._projection.reopen()
+            self._memory.rebuild()
+        except BaseException:
+            self._journal.broken = "its files were being exchanged when something failed"
+            raise
+        return prepared
 
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -22,12 +22,14 @@ _CAN_BE_HANDED_OUT = """
 
 def read_filling(cursor: duckdb.DuckDBPyConnection) -> Filling:
     """Every task that can be handed out, with who acted on it; who is switched off; acts a person."""
-    inactive = {row[0] for row in cursor.execute("SELECT person_id FROM people WHERE NOT active").fetchall()}
+    people = cursor.execute("SELECT person_id, active FROM people").fetchall()
+    active = {person_id for person_id, is_active in people if is_active}
+    inactive = {person_id for person_id, is_active in people if not is_active}
     sql = (
         "SELECT person_id, count(*) FROM judgements WHERE NOT undone AND choice <> 'skip' GROUP BY person_id"
     )
     num_acts = Counter(dict(cursor.execute(sql).fetchall()))
-    return Filling(_read_entries(cursor, _CAN_BE_HANDED_OUT, []), inactive, num_acts)
+    return Filling(_read_entries(cursor, _CAN_BE_HANDED_OUT, []), active, inactive, num_acts)
 
 
 def read_entries(cursor: duckdb.DuckDBPyConnection, task_ids: list[str]) -> list[Entry]:

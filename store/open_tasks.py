@@ -25,9 +25,10 @@ KINDS: tuple[TaskKind, ...] = ("pair", "single")
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """What the tables know that is needed here: open and gold tasks, who is switched off, acts a person."""
+    """What the tables know that is needed here: open and gold tasks, who may act, who not, acts a person."""
 
     entries: list[Entry]
+    active: set[str]
     inactive: set[str]
     num_acts: Counter[str]
 
@@ -52,7 +53,10 @@ class OpenTasks:
         self._clear()
 
     def fill(self, filling: Filling, noted: list[NotedLease] | None = None) -> None:
-        """Begin anew from the tables; keep the holds (or take those noted) whose tasks have room for them."""
+        """Begin anew from the tables; keep the holds (or take those noted) whose tasks have room for them.
+
+        The note is written anew too: who was erased meanwhile is in it no longer.
+        """
         kept = noted if noted is not None else [_note(held) for held in self.holds]
         self.holds = Holds(self._log)
         self._clear()
@@ -60,7 +64,8 @@ class OpenTasks:
         self.num_acts.update(filling.num_acts)
         for entry in sorted(filling.entries, key=lambda entry: entry.task.priority):  # so each goes last
             self.admit(entry)
-        self._log.rewrite([(lease, note.counts) for note in kept if (lease := self._restore(note))])
+        restored = ((self._restore(note, filling.active), note.counts) for note in kept)
+        self._log.rewrite([(lease, counts) for lease, counts in restored if lease is not None])
 
     def admit(self, entry: Entry) -> None:
         """Know this task from now on; one made in a chat is judged there and never handed out."""
@@ -234,9 +239,9 @@ class OpenTasks:
         is_out = entry.num_skips >= self._settings.skips_to_adjudicate
         return self.shelves[task.kind] if entry.has_room and not is_out else None
 
-    def _restore(self, note: NotedLease) -> Lease | None:
+    def _restore(self, note: NotedLease, active: set[str]) -> Lease | None:
         entry = self.entries.get(note.task_id)
-        if entry is None or not entry.is_open_to(note.person_id) or note.person_id in self.inactive:
+        if entry is None or not entry.is_open_to(note.person_id) or note.person_id not in active:
             return None
         if note.counts and not entry.has_room:
             return None

@@ -93,6 +93,16 @@ def find_person(cursor: duckdb.DuckDBPyConnection, person_id: str) -> Person:
     return _to_person(row)
 
 
+def find_by_name(store: Store, name: str) -> Person:
+    """The person called that, upper and lower case alike; NotFound when there is none."""
+    with store.read() as cursor:
+        sql = f"SELECT {_COLUMNS} FROM people WHERE name_key = ?"
+        row = cursor.execute(sql, [_name_key(check_name(name))]).fetchone()
+    if row is None:
+        raise NotFound(f"nobody is called {name!r}")
+    return _to_person(row)
+
+
 def require_active(cursor: duckdb.DuckDBPyConnection, person_id: str) -> None:
     """NotAllowed when an admin has deactivated the person; NotFound when they never existed."""
     person = find_person(cursor, person_id)
@@ -125,6 +135,19 @@ def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person
                 cursor.execute(f"DELETE FROM {table} WHERE person_id = ?", [person_id])
         changed = dataclasses.replace(person, active=bool(active))
         return Decision(changed, [event] if person.active != active else [])
+
+    return store.write(decide)
+
+
+def set_role(store: Store, person_id: str, role: Role, actor: str) -> Person:
+    """Give a person another role; it counts from their next request on."""
+    check_one_of("role", role, get_args(Role))
+    event = new_event("person_role_set", utc(), person_id=person_id, role=role, actor=actor)
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
+        person = find_person(cursor, person_id)
+        changed = dataclasses.replace(person, role=role)
+        return Decision(changed, [event] if changed != person else [])
 
     return store.write(decide)
 
