@@ -9,12 +9,14 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from settings import ServeSettings
     from store.formats.files import Source
     from store.formats.reading import Problem
     from store.importing import Preview
@@ -208,7 +210,7 @@ def _moment(text: str) -> datetime:
 
 
 def back_up(argv: list[str]) -> None:
-    """Copy every label, person and promotion (not the adapters) to a new folder, and check the copy."""
+    """Copy every label, person and promotion and the served adapters to a new folder; check the copy."""
     parser = argparse.ArgumentParser(prog="app.py backup", description=back_up.__doc__)
     parser.add_argument(
         "folder", type=Path, help="a folder that does not exist yet; it can be served with --data"
@@ -223,10 +225,81 @@ def back_up(argv: list[str]) -> None:
     print(f"event {made.seq} and all before it are in {made.folder}; the copy was opened and compared")
 
 
+def judge(argv: list[str]) -> None:
+    """Let the AI judge judge pairs while the service is stopped; prints what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="app.py judge",
+        description=judge.__doc__,
+        epilog="Every setting of serve is taken too: --data, --judge.url, --judge.model and so on.",
+    )
+    parser.add_argument("--limit", type=int, default=100, help="most pairs to judge (default: 100)")
+    args, others = parser.parse_known_args(argv)
+    settings = read_settings(others, "judge")
+    from annotate.judge.desk import JudgeDesk
+    from store.database import Store
+
+    with contextlib.closing(Store.open(settings.data)) as store:
+        desk = JudgeDesk(store, settings.judging())
+        desk.run(args.limit)
+        status = desk.read_status()
+    print(json.dumps(dataclasses.asdict(status), indent=2, default=str))
+
+
+def read_settings(argv: list[str], command: str) -> ServeSettings:
+    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
+    from settings import ServeSettings, SettingsRefused
+
+    try:
+        return ServeSettings.read(argv, command)
+    except SettingsRefused as error:
+        stop(str(error))
+
+
+def stop(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def erase_person(argv: list[str]) -> None:
+    """Erase a person for good, out of everything in the data folder; docs/erasure.md says what that means."""
+    parser = argparse.ArgumentParser(prog="app.py erase-person", description=erase_person.__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--mode", choices=["delete", "pseudonymise"], default="delete")
+    parser.add_argument("--yes", action="store_true", help="do not ask for the name again")
+    parser.add_argument("--also-backups", action="store_true", help="delete the backups made before, too")
+    parser.add_argument(
+        "--backup-folder", type=Path, help="where they are (default: backups in the data folder)"
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+    args = parser.parse_args(argv)
+    from store import erasure
+    from store.database import Store
+    from store.people import find_by_name
+
+    with contextlib.closing(Store.open(args.data)) as store:
+        person = find_by_name(store, args.name)
+        ask = f"This cannot be undone. Type {person.name!r} to go on: "
+        done = erasure.erase_person(
+            store,
+            person.person_id,
+            args.mode,
+            actor="the command line",
+            confirm=person.name if args.yes else input(ask),
+            backup_folder=args.backup_folder or args.data / "backups",
+            also_backups=args.also_backups,
+        )
+    print(f"{done.num_removed} events removed, {done.num_changed} changed; the new id is {done.person_id}")
+    trained = [f"{affected.version} ({affected.state})" for affected in done.versions]
+    print(f"versions trained on them: {', '.join(trained) or 'none'}")
+    print("\n".join((*(f"deleted backup {name}" for name in done.backups_deleted), *done.advice)))
+
+
 OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "add-person": add_person,
     "import": import_labels,
     "export": export,
     "validate": validate,
     "backup": back_up,
+    "judge": judge,
+    "erase-person": erase_person,
 }

@@ -43,23 +43,26 @@ def add_outside_labels(store: Store, labels: Sequence[OutsideLabel]) -> AddedLab
     Two labels are the same when kind, source, annotator, messages, answers, verdict and task are.
     """
     checked = [check_label(label) for label in labels]
+    return store.write(lambda cursor: decide_labels(cursor, checked))
+
+
+def decide_labels(
+    cursor: duckdb.DuckDBPyConnection, checked: Sequence[OutsideLabel]
+) -> Decision[AddedLabels]:
+    """`add_outside_labels` for whoever writes more in the same go; the labels come from `check_label`."""
     hashes = [content_sha256(label) for label in checked]
-
-    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[AddedLabels]:
-        # A join, not list_contains: an import brings tens of thousands of hashes.
-        sql = """
-            SELECT content_sha256, label_id FROM outside_labels
-            WHERE content_sha256 IN (SELECT unnest(?::VARCHAR[]))"""
-        ids: dict[str, str] = dict(cursor.execute(sql, [hashes]).fetchall()) if hashes else {}
-        events = []
-        for label, digest in zip(checked, hashes, strict=True):
-            if digest not in ids:
-                ids[digest] = label.label_id
-                events.append(_to_event(label, digest))
-        label_ids = tuple(ids[digest] for digest in hashes)
-        return Decision(AddedLabels(len(events), len(checked) - len(events), label_ids), events)
-
-    return store.write(decide)
+    # A join, not list_contains: an import brings tens of thousands of hashes.
+    sql = """
+        SELECT content_sha256, label_id FROM outside_labels
+        WHERE content_sha256 IN (SELECT unnest(?::VARCHAR[]))"""
+    ids: dict[str, str] = dict(cursor.execute(sql, [hashes]).fetchall()) if hashes else {}
+    events = []
+    for label, digest in zip(checked, hashes, strict=True):
+        if digest not in ids:
+            ids[digest] = label.label_id
+            events.append(_to_event(label, digest))
+    label_ids = tuple(ids[digest] for digest in hashes)
+    return Decision(AddedLabels(len(events), len(checked) - len(events), label_ids), events)
 
 
 def drop_outside_labels(store: Store, source: str, actor: str) -> int:
@@ -96,7 +99,7 @@ def content_sha256(label: OutsideLabel) -> str:
 
 
 def check_label(label: OutsideLabel) -> OutsideLabel:
-    """The label as it will be saved, with an id; BadValue for what the store could not give back."""
+    """The label as it is kept, with an id; BadValue when it is none."""
     check_text("source", label.source, may_be_empty=False)
     check_text("annotator", label.annotator)
     check_text("the chosen answer", label.chosen)

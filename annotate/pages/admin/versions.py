@@ -1,4 +1,4 @@
-"""The admin page's part about policy versions: the registry, promoting one, going back, and who did what."""
+"""The tab about policy versions: the registry, promoting one, going back, and who did what."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from annotate.auth import require
-from annotate.pages.faults import explain
-from annotate.pages.panels import say, write_audit, write_versions
+from annotate.pages.admin.acting import QUIETLY, SLOWLY, Update, acting, admin
+from annotate.pages.admin.panels.pieces import say
+from annotate.pages.admin.panels.versions import write_audit, write_versions
 from annotate.pages.showing import GONE, reveal
 from annotate.services import Services
 from store.errors import BadValue
@@ -21,6 +21,8 @@ PREVIOUS = "previous"
 
 class VersionSection:
     """Lays itself out where it is made; `read` gives what changes by itself. Both acts ask first."""
+
+    is_polled = True
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -35,12 +37,13 @@ class VersionSection:
                 self._rollback = gr.Button("Roll back…", size="md", elem_id="rollback")
             self._ask_promote = self._lay_out_promote()
             self._ask_rollback = self._lay_out_rollback()
-            self._says = gr.HTML("", js_on_load=None, elem_id="version-says")
+            self.says = gr.HTML("", js_on_load=None, elem_id="version-says")
         with gr.Column(elem_classes=["card"]):
             gr.HTML("<h2>Promotions and rollbacks</h2>", js_on_load=None)
             self._audit = gr.HTML("", js_on_load=None, elem_id="audit")
-        self.listed = gr.Textbox(visible="hidden", elem_id="listed", label="Versions listed")
-        self.outputs = [self._table, self._pick, self._audit, self.listed]
+        self._listed = gr.Textbox(visible="hidden", elem_id="listed", label="Versions listed")
+        self.seen = [self._listed]
+        self.outputs = [self._table, self._pick, self._audit, self._listed]
 
     def _lay_out_promote(self) -> Any:
         with gr.Column(elem_id="promote-row", elem_classes=["confirm", GONE]) as row:
@@ -70,93 +73,77 @@ class VersionSection:
                 self._rollback_no = gr.Button("Keep the live version", size="md", elem_id="rollback-keep")
         return row
 
-    def wire(self, quietly: dict[str, Any]) -> None:
+    def wire(self) -> None:
         """Bind the buttons; a confirmed act also shows the tables as they then are."""
-        asked = [self._ask_promote, self._ask_rollback, self._promote_says, self._target, self._says]
-        self._promote.click(self.ask_promote, [self._pick], asked, **quietly)
-        self._rollback.click(self.ask_rollback, None, asked, **quietly)
+        asked = [self._ask_promote, self._ask_rollback, self._promote_says, self._target, self.says]
+        self._promote.click(self.ask_promote, [self._pick], asked, **QUIETLY)
+        self._rollback.click(self.ask_rollback, None, asked, **QUIETLY)
         done = [
-            self._says, self._ask_promote, self._ask_rollback, self._promote_reason, self._rollback_reason,
+            self.says, self._ask_promote, self._ask_rollback, self._promote_reason, self._rollback_reason,
             *self.outputs,
         ]  # fmt: skip
-        self._promote_yes.click(self.promote, [self._target, self._promote_reason], done, **quietly)
-        self._rollback_yes.click(self.roll_back, [self._back_to, self._rollback_reason], done, **quietly)
-        gr.on([self._promote_no.click, self._rollback_no.click], self.keep, None, done, **quietly)
+        self._promote_yes.click(self.promote, [self._target, self._promote_reason], done, **SLOWLY)
+        self._rollback_yes.click(self.roll_back, [self._back_to, self._rollback_reason], done, **SLOWLY)
+        gr.on([self._promote_no.click, self._rollback_no.click], self.keep, None, done, **QUIETLY)
 
-    def read(self, listed: str = "") -> dict[Any, Any]:
+    def read(self, listed: str = "") -> Update:
         """The registry and its history now; the list to pick from only when it is not the one `listed`."""
         policies = read_policies(self._services.store)
-        update: dict[Any, Any] = {
+        update: Update = {
             self._table: write_versions(policies),
             self._audit: write_audit(read_promotions(self._services.store, limit=50)),
         }
         choices = list_choices(policies)
         signature = ",".join(label for label, _ in choices)
         if signature != listed:
-            update |= {self._pick: gr.update(choices=choices), self.listed: signature}
+            update |= {self._pick: gr.update(choices=choices), self._listed: signature}
         return update
 
-    def ask_promote(self, version: str | None, request: gr.Request) -> dict[Any, Any]:
+    @acting("promote")
+    def ask_promote(self, version: str | None, request: gr.Request) -> Update:  # noqa: ARG002
         """Open the row that asks whether this version should become live."""
-        try:
-            require(request.request, "admin")
-            if not version:
-                raise BadValue("pick a version first")
-            policy = read_policy(self._services.store, version)
-            live = live_version(self._services.store)
-            question = f"Make {policy.version} ({policy.state}) live in place of {live}?"
-        except Exception as error:
-            return {self._says: say(explain(error, "promote"), is_bad=True)}
+        if not version:
+            raise BadValue("pick a version first")
+        policy = read_policy(self._services.store, version)
+        live = live_version(self._services.store)
         return {
             self._ask_promote: reveal(True, "confirm"),
             self._ask_rollback: reveal(False, "confirm"),
-            self._promote_says: say(question),
+            self._promote_says: say(f"Make {policy.version} ({policy.state}) live in place of {live}?"),
             self._target: version,
-            self._says: "",
+            self.says: "",
         }
 
-    def ask_rollback(self, request: gr.Request) -> dict[Any, Any]:
+    @acting("roll back")
+    def ask_rollback(self, request: gr.Request) -> Update:  # noqa: ARG002
         """Open the row that asks where to go back to."""
-        try:
-            require(request.request, "admin")
-        except Exception as error:
-            return {self._says: say(explain(error, "roll back"), is_bad=True)}
         return {
             self._ask_rollback: reveal(True, "confirm"),
             self._ask_promote: reveal(False, "confirm"),
-            self._says: "",
+            self.says: "",
         }
 
-    def promote(self, version: str, reason: str, request: gr.Request) -> dict[Any, Any]:
+    @acting("promote")
+    def promote(self, version: str, reason: str, request: gr.Request) -> Update:
         """Make the version live."""
-        try:
-            person = require(request.request, "admin")
-            promotion = self._services.promote(version, person.name, reason.strip())
-            said = say(f"{promotion.version} is live; before it was {promotion.previous}.")
-            return self._closed() | self.read() | {self._says: said}
-        except Exception as error:
-            return {self._says: say(explain(error, "promote"), is_bad=True)}
+        promotion = self._services.promote(version, admin(request).name, reason.strip())
+        said = say(f"{promotion.version} is live; before it was {promotion.previous}.")
+        return self._closed() | self.read() | {self.says: said}
 
-    def roll_back(self, back_to: str, reason: str, request: gr.Request) -> dict[Any, Any]:
+    @acting("roll back")
+    def roll_back(self, back_to: str, reason: str, request: gr.Request) -> Update:
         """Make an earlier version live again."""
-        try:
-            person = require(request.request, "admin")
-            version = None if back_to == PREVIOUS else back_to
-            promotion = self._services.roll_back(person.name, version, reason.strip())
-            said = say(f"Rolled back: {promotion.version} is live; before it was {promotion.previous}.")
-            return self._closed() | self.read() | {self._says: said}
-        except Exception as error:
-            return {self._says: say(explain(error, "roll back"), is_bad=True)}
+        version = None if back_to == PREVIOUS else back_to
+        promotion = self._services.roll_back(admin(request).name, version, reason.strip())
+        said = say(f"Rolled back: {promotion.version} is live; before it was {promotion.previous}.")
+        return self._closed() | self.read() | {self.says: said}
 
-    def keep(self, request: gr.Request) -> dict[Any, Any]:
+    @acting("close this")
+    def keep(self, request: gr.Request) -> Update:  # noqa: ARG002
         """Close the question without an act."""
-        try:
-            require(request.request, "admin")
-        except Exception as error:
-            return {self._says: say(explain(error, "close this"), is_bad=True)}
-        return self._closed() | {self._says: ""}
+        return self._closed() | {self.says: ""}
 
-    def _closed(self) -> dict[Any, Any]:
+    def _closed(self) -> Update:
         return {
             self._ask_promote: reveal(False, "confirm"),
             self._ask_rollback: reveal(False, "confirm"),
