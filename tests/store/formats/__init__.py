@@ -1,1 +1,1 @@
-"""Tests of the formats."""
+"""Tests of the formats we read."""
