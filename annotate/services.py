@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from annotate.judge.desk import JudgeDesk
+from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
+from annotate.synthetic import SyntheticDesk
 from annotate.text import MOST_REASON_CHARS, MOST_REASONS
+from annotate.texts import Texts
+from store.backup_keeper import BackupStatus
 from store.database import Store
-from store.records import Chunk, Message, Promotion, Round, Sampling, Why
+from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ class WebSettings:
 
 @dataclass(frozen=True)
 class Services:
-    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
+    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound.
+
+    `judge` is None while no AI judge is set up.
+    """
 
     store: Store
     sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
@@ -74,5 +83,13 @@ class Services:
     read_log: Callable[[str, int], list[str]]  # round id, last n lines
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
+    synthetic: SyntheticDesk
     settings: WebSettings
+    judge: JudgeDesk | None = None
+    backup_folder: Path | None = None
+    read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
+    show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)
+    texts: Texts = field(default_factory=Texts)

@@ -24,7 +24,7 @@ from store.judgements import judgement_event, to_judgement
 from store.labels import prompt_id_of
 from store.people import require_active
 from store.records import STRENGTHS, Completion, Judgement, Task
-from store.tasks import task_event
+from store.repeats import task_event
 from store.writer import Decision
 
 ComparisonChoice = Literal["prefer", "tie", "both_bad"]

@@ -138,10 +138,10 @@ def _write_files(folder: Path, rows: TrainingRows, holdout_share: float, seq: in
     counts = {"num_pairs": len(pairs), "num_ratings": len(ratings), "num_holdout": len(held_out)}
     report = {"seq": seq, "holdout_share": holdout_share, **counts, "counts_by_reason": reasons}
     _write_text(folder / "report.json", to_json(report) + "\n")
-    return SnapshotReport(**counts, sha256=_seal(folder), counts_by_reason=reasons, seq=seq)
+    return SnapshotReport(**counts, sha256=seal(folder), counts_by_reason=reasons, seq=seq)
 
 
-def _seal(folder: Path) -> str:
+def seal(folder: Path) -> str:
     """List every file's SHA-256 as `sha256sum` does; returns the hash of the list."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     listing = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annotate.services import Services, WebSettings
+from annotate.synthetic import SyntheticDesk
 from store.database import Store
 from store.errors import Busy, NotFound
 from store.records import Chunk, Message, Sampling, Why
@@ -68,6 +69,7 @@ def make_services(store: Store, sample: ScriptedSample | None = None, **changes:
         "read_log": lambda _round_id, _lines: [],
         "is_ready": lambda: True,
         "write_metrics": lambda: "# HELP heed_up 1\nheed_up 1\n",
+        "synthetic": SyntheticDesk(store, sample or ScriptedSample()),
         "settings": WebSettings(),
     }
     return Services(**{**given, **changes})

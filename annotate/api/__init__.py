@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from annotate.api import chat, data, health, labels, people, policies, rounds, schema
+from annotate.api import chat, data, guidelines, health, labels, people, policies, rounds, schema, sources
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
     schema.routes,
     chat.routes,
     labels.routes,
+    guidelines.routes,
     data.routes,
     rounds.routes,
     policies.routes,
     people.routes,
+    sources.routes,
 )

@@ -56,7 +56,8 @@ document.addEventListener('click', e => {
 _TAKE_ACTIVE_MS = "(...a) => { a[a.length - 1] = window.heedActiveMs?.() ?? null; return a; }"
 # Beside two answers there is little room for the conversation: its end is the question they answer.
 _NEXT_ITEM = """() => { window.heedNextItem?.(); setTimeout(() => {
-  const log = document.querySelector('#chatbot [role=log]'); if (log) log.scrollTop = log.scrollHeight; }, 250); }"""
+  const log = document.querySelector('#chatbot [role=log]');
+  if (log) log.scrollTop = log.scrollHeight; }, 250); }"""
 
 
 def build_page(services: Services) -> Any:

@@ -37,6 +37,9 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/tasks/{task_id}/heartbeat"): "annotator",
     ("POST", "/v1/tasks/{task_id}/judgement"): "annotator",
     ("POST", "/v1/judgements/undo"): "annotator",
+    ("GET", "/v1/guidelines"): "annotator",
+    ("POST", "/v1/guidelines"): "admin",
+    ("POST", "/v1/guidelines/accept"): "annotator",
     ("POST", "/v1/prompts"): "admin",
     ("POST", "/v1/import"): "admin",
     ("GET", "/v1/export"): "admin",
@@ -53,6 +56,15 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/people/{person_id}/deactivate"): "admin",
     ("POST", "/v1/people/{person_id}/activate"): "admin",
     ("POST", "/v1/people/{person_id}/sign-in-link"): "admin",
+    ("GET", "/v1/sources"): "admin",
+    ("DELETE", "/v1/sources/{source:path}"): "admin",
+    ("GET", "/v1/judge"): "admin",
+    ("POST", "/v1/judge/run"): "admin",
+    ("POST", "/v1/judge/cancel"): "admin",
+    ("GET", "/v1/synthetic"): "admin",
+    ("POST", "/v1/synthetic"): "admin",
+    ("POST", "/v1/synthetic/cancel"): "admin",
+    ("POST", "/v1/people/{person_id}/erase"): "admin",
 }
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 
