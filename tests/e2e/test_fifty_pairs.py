@@ -1,7 +1,7 @@
 """Fifty pairs of the starter policy, judged by keyboard at one key each, then some by touch on a phone.
 
-What was pressed is held against what the store keeps once the service has stopped; the time from key to next item
-is printed, not judged: it depends on the machine.
+What was pressed is held against what the store keeps once the service has stopped; the time from key to next
+item is printed, not judged: it depends on the machine.
 """
 
 from __future__ import annotations
