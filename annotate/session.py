@@ -47,7 +47,11 @@ class Earlier:
 def next_task(services: Services, person: Person, kind: TaskKind) -> TaskView | None:
     """The task this person holds or now gets, as it is shown; None when there is none for them."""
     lease = assign(services, person, kind)
-    return None if lease is None else show(services, lease)
+    if lease is None:
+        return None
+    view = show(services, lease)
+    services.texts.read_ahead(services.store, kind)  # while they read this one
+    return view
 
 
 def judge(
@@ -129,9 +133,10 @@ def read_earlier(services: Services, person: Person, task_id: str) -> Earlier | 
 def show(services: Services, lease: Lease) -> TaskView:
     """The texts of a leased task on the sides that were drawn."""
     left_id, right_id = read_sides(lease)
-    left = read_completion(services.store, left_id)
-    right = None if right_id is None else read_completion(services.store, right_id).text
-    task = lease.task
+    left, *others = services.texts.read(
+        services.store, [left_id] if right_id is None else [left_id, right_id]
+    )
+    right, task = (others[0].text if others else None), lease.task
     return TaskView(task.task_id, task.kind, left.messages, left.text, right, lease.expires_at)
 
 

@@ -36,6 +36,7 @@ from trainer.starter.world import train_prompts
 
 NUM_TESTERS = 16  # who measure; the service writes one answer a person at a time
 LOOK_AGAIN_S = 0.2
+SCARCE_S = 30.0  # after so long without one more pair there will not be many more
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,9 @@ def run_round(
 ) -> RoundRecord:
     """Collect labels, start a round, wait for its end, and measure what is live afterwards."""
     seconds: dict[str, float] = {}
+    if settings.stock is not None:
+        with timed(seconds, "stock"):
+            say(f"{wait_for_stock(crew.admin, settings.stock)} open pairs of {settings.stock} wanted")
     say(f"round {number} of {settings.rounds}: {len(crew.people)} people give {settings.labels} labels")
     with timed(seconds, "collect"):
         tally = collect_labels(number, crew, settings)
@@ -132,6 +136,19 @@ def run_round(
     notes = {"candidate": ended.version, "state": ended.state, "reason": ended.reason, **tally}
     num_labels = number * settings.labels
     return RoundRecord(version, ended.state == "promoted", metrics, num_labels, seconds, notes)
+
+
+def wait_for_stock(admin: HeedClient, wanted: int) -> int:
+    """Wait until that many pairs are open, or until no more come; returns how many there are."""
+    most, grew_at = -1, time.monotonic()
+    while time.monotonic() - grew_at < SCARCE_S:
+        num_open = admin.count_open_pairs()
+        if num_open >= wanted:
+            return num_open
+        if num_open > most:
+            most, grew_at = num_open, time.monotonic()
+        time.sleep(LOOK_AGAIN_S)
+    return most
 
 
 def collect_labels(number: int, crew: Crew, settings: LoopSettings) -> dict[str, object]:

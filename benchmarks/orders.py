@@ -4,6 +4,10 @@ Run `python -m benchmarks.orders --seeds 5`. Every run has a service of its own 
 run is one JSON line of the file at `--out`; started again, the program goes on with the runs that are missing
 there, so it can be stopped at any time. At the end it prints both orders side by side and the paired
 difference: within a seed both orders get the same prompts and the same held-out questions.
+
+Before each round a stock of twice its labels gathers, so that there is something to choose from: people who
+click at once take every pair as it comes, whatever its priority. There a prompt is tried once, because there
+are plenty, and that makes pairs 1.6 times as fast.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from benchmarks.yardstick import Yardstick
 
 Run = dict[str, Any]  # a line of the file: what `Outcome.as_json` gives
 OpenService = Callable[[Path, dict[str, str]], AbstractContextManager[tuple[str, str]]]
+STOCKING = {"HEED_ROLLOUT__MAX_TRIES": "1", "HEED_ROLLOUT__POLL_S": "0.5"}
 SHOWN = ("win_rate", "decided_win_rate", "fact_accuracy", "entropy")
 
 
@@ -97,7 +102,7 @@ def run_once(settings: LoopSettings, open_service: OpenService, yardstick: Yards
     """One run in a service of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="heed-orders-") as folder,
-        open_service(Path(folder), settings.environment()) as (url, token),
+        open_service(Path(folder), settings.environment() | STOCKING) as (url, token),
     ):
         return run_loop(settings, url, token, yardstick)
 
@@ -114,7 +119,7 @@ def describe(runs: Iterable[Run]) -> str:
     lines = [f"{len(seeds)} seeds in both orders: {', '.join(map(str, seeds))}; mean ± standard error"]
     lines += ["", "| round | number | uncertain | random | uncertain - random |", "| --- " * 5 + "|"]
     for place in range(num_rounds):
-        for name in (*SHOWN, "ties", "collect_seconds"):
+        for name in (*SHOWN, "ties", "stock_seconds", "collect_seconds"):
             columns = [[_number(by_order[order][seed], place, name) for seed in seeds] for order in ORDERS]
             differences = [one - other for one, other in zip(*columns, strict=True)]
             shown = " | ".join(describe_mean(values) for values in (*columns, differences))
@@ -131,7 +136,8 @@ def describe_mean(values: Sequence[float]) -> str:
 
 def _number(run: Run, place: int, name: str) -> float:
     record = run["rounds"][place]
-    return float(record["seconds"]["collect"] if name == "collect_seconds" else record[name])
+    stage, is_time, _ = name.partition("_seconds")
+    return float(record["seconds"].get(stage, 0.0) if is_time else record[name])
 
 
 def _key(settings: dict[str, Any]) -> str:
@@ -161,6 +167,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.set_defaults(rounds=3, guide_variant="none", order=None)
     arguments = parser.parse_args(argv)
+    if arguments.stock is None:
+        arguments.stock = 2 * arguments.labels
     if arguments.seeds < 1:
         parser.error(f"--seeds {arguments.seeds} must be at least 1")
     return arguments

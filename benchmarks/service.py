@@ -22,6 +22,8 @@ READY_S = 180.0
 STOP_S = 40.0
 # The benchmark starts every round itself; a round by the clock or by count would come in between.
 ONLY_BY_HAND = {"HEED_MIN_NEW_LABELS": "100000", "HEED_MAX_WAIT_HOURS": "0"}
+# It counts judgements as labels: what measures people and teaches nothing must not be among them.
+LABELS_ONLY = {"HEED_QUEUE__GOLD_SHARE": "0", "HEED_QUEUE__REPEAT_SHARE": "0"}
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def run_service(data: Path, told: Mapping[str, str] | None = None) -> Iterator[t
     data.mkdir(parents=True, exist_ok=True)
     log = data / "service.log"
     command = [sys.executable, "app.py", "serve", "--data", str(data.resolve()), "--port", str(port)]
-    environment = os.environ | ONLY_BY_HAND | dict(told or {}) | {"HEED_ADMIN_TOKEN": token}
+    environment = os.environ | ONLY_BY_HAND | LABELS_ONLY | dict(told or {}) | {"HEED_ADMIN_TOKEN": token}
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -21,7 +21,9 @@ class LoopSettings:
     """One run: who labels, how much, how it is measured. `seed` fixes the prompts and the draws.
 
     The service draws its pairs and their sides by itself, so two runs with one seed agree within noise only.
-    `order` and `ready_pairs` are the service's own settings where they are None.
+    `order` is the service's own where it is None. With a `stock` the service keeps that many open pairs, and
+    people begin a round only when they are there: an order among pairs that are judged as fast as they come
+    is no order.
     """
 
     rounds: int
@@ -37,15 +39,15 @@ class LoopSettings:
     base_model: str
     seed: int
     order: str | None = None
-    ready_pairs: int | None = None
+    stock: int | None = None
 
     def environment(self) -> dict[str, str]:
         """What a service that is started for this run is told beside its defaults."""
-        told = {"HEED_ROLLOUT__ORDER": self.order, "HEED_ROLLOUT__READY_PAIRS": self.ready_pairs}
+        told = {"HEED_ROLLOUT__ORDER": self.order, "HEED_ROLLOUT__READY_PAIRS": self.stock}
         return {name: str(value) for name, value in told.items() if value is not None}
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "labels", "annotators", "eval_prompts", "max_tokens", "ready_pairs"):
+        for name in ("rounds", "labels", "annotators", "eval_prompts", "max_tokens", "stock"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if not 0.0 <= self.noise < 0.5:
@@ -67,10 +69,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if bool(arguments.url) != bool(arguments.token):
         parser.error("--url and --token belong together")
-    if arguments.url and (arguments.order or arguments.ready_pairs):
-        parser.error(
-            "--order and --ready-pairs are settings of a service started here, not of the one at --url"
-        )
+    if arguments.url and (arguments.order or arguments.stock):
+        parser.error("--order and --stock are settings of a service started here, not of the one at --url")
     return arguments
 
 
@@ -112,7 +112,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="serving/starter",
         help="base of the guide's recipe (default: the starter policy)",
     )
-    add("--ready-pairs", type=int, help="open pairs the service keeps (default: the service's)")
+    add(
+        "--stock",
+        type=int,
+        help="open pairs to wait for before a round's first judgement (default: none, and the service keeps"
+        " its own number)",
+    )
 
 
 def read_settings(arguments: argparse.Namespace) -> LoopSettings:

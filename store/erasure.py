@@ -41,11 +41,15 @@ _FROM_EVENTS = (*FACT_TABLES, "migrations", "journal_position")
 
 @dataclass(frozen=True, slots=True)
 class AffectedVersion:
-    """A version trained on labels of the person, in its own round or by starting from such a version."""
+    """A version trained on labels of the person, in its own round or by starting from such a version.
+
+    `is_certain` is False when the round's snapshot is gone, so that nobody can tell any more.
+    """
 
     version: str
     state: PolicyState
     round_id: str | None
+    is_certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,37 +222,29 @@ def _read_tables_beside(cursor: duckdb.DuckDBPyConnection) -> list[str]:
 def _find_versions(
     cursor: duckdb.DuckDBPyConnection, data_dir: Path, round_ids: Sequence[str]
 ) -> list[AffectedVersion]:
-    """The versions of those rounds, and those that started from one of them, the oldest first."""
-    sql = "SELECT version, state, parent, round_id FROM policies ORDER BY seq"
+    """The versions of those rounds and those that started from one of them, the oldest first.
+
+    A version whose round's snapshot is gone is named too.
+    """
+    sql = "SELECT version, state, parent, round_id FROM policies WHERE round_id IS NOT NULL ORDER BY seq"
     found: dict[str, AffectedVersion] = {}
     for version, state, parent, round_id in cursor.execute(sql).fetchall():
-        if round_id in round_ids or (parent in found and _continues(data_dir, round_id)):
+        folder = data_dir / "rounds" / round_id
+        if round_id in round_ids or (parent in found and _continues(folder)):
             found[version] = AffectedVersion(version, state, round_id)
+        elif not (folder / "snapshot").is_dir():
+            found[version] = AffectedVersion(version, state, round_id, is_certain=False)
     return list(found.values())
 
 
-def _continues(data_dir: Path, round_id: str | None) -> bool:
+def _continues(folder: Path) -> bool:
     """Whether that round began from its parent's adapter; one whose papers are lost may have."""
-    plan = data_dir / "rounds" / str(round_id) / "round.json"
-    if not plan.exists():
-        return round_id is not None
-    return bool(json.loads(plan.read_text("utf-8"))["trainer"]["start"] != "fresh")
+    plan = folder / "round.json"
+    return not plan.exists() or bool(json.loads(plan.read_text("utf-8"))["trainer"]["start"] != "fresh")
 
 
 def _advise(redaction: Redaction, versions: Sequence[AffectedVersion], backups: Sequence[str]) -> list[str]:
-    said = []
-    live = [affected.version for affected in versions if affected.state == "live"]
-    if live and redaction.deletes:
-        said.append(
-            f"{live[0]} is live and was trained on their labels: start a round now (it trains without them), "
-            "or roll back to a version that is not named here"
-        )
-    others = [affected.version for affected in versions if affected.state != "live"]
-    if others and redaction.deletes:
-        said.append(
-            f"{', '.join(others)} {'was' if len(others) == 1 else 'were'} trained on their labels: "
-            "do not roll back there, and delete the folders under data/policies when no trace may stay"
-        )
+    said = _advise_on_versions(versions) if redaction.deletes else []
     if backups:
         said.append(
             f"{len(backups)} backups were made before and still hold everything: "
@@ -261,4 +257,26 @@ def _advise(redaction: Redaction, versions: Sequence[AffectedVersion], backups: 
             f"the name still stands in {redaction.mentions} events as a word in what others wrote or were "
             "answered; those were left as they are"
         )
+    return said
+
+
+def _advise_on_versions(versions: Sequence[AffectedVersion]) -> list[str]:
+    said = []
+    certain = [affected.version for affected in versions if affected.is_certain]
+    live = [affected.version for affected in versions if affected.state == "live"]
+    others = [version for version in certain if version not in live]
+    unknown = [affected.version for affected in versions if not affected.is_certain]
+    if live:
+        was = "was" if live[0] in certain else "may have been"
+        said.append(
+            f"{live[0]} is live and {was} trained on their labels: start a round now (it trains without "
+            "them), or roll back to a version that is not named here"
+        )
+    if others:
+        said.append(
+            f"trained on their labels, so do not roll back there: {', '.join(others)}; delete their folders "
+            "under data/policies when no trace may stay"
+        )
+    if unknown:
+        said.append(f"nobody can tell of {', '.join(unknown)}: the snapshots of their rounds are gone")
     return said

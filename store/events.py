@@ -58,9 +58,16 @@ def _add_person(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("people", **_stamp(seq, event), **fields, active=True, trained_on=True)
 
 
-def _set_person_trained_on(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_trained_on(tables: Tables, seq: int, event: Event) -> None:
     changed = [event["trained_on"], event["person_id"]]
     tables.execute("UPDATE people SET trained_on = ? WHERE person_id = ?", changed)
+    _add_person_act(tables, seq, event, "taken in again" if event["trained_on"] else "left out of rounds")
+
+
+def _add_person_act(tables: Tables, seq: int, event: Event, act: str) -> None:
+    reason = event.get("reason", "")
+    fields = _pick(event, ("person_id", "actor"))
+    tables.insert("person_acts", **_stamp(seq, event), **fields, act=act, reason=reason)
 
 
 def _erase_person(tables: Tables, seq: int, event: Event) -> None:
@@ -73,12 +80,14 @@ def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:
     """An event that was taken out of the journal leaves its number behind, so that the numbers stay whole."""
 
 
-def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_active(tables: Tables, seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
+    _add_person_act(tables, seq, event, "activated" if event["active"] else "deactivated")
 
 
-def _set_person_role(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_role(tables: Tables, seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET role = ? WHERE person_id = ?", [event["role"], event["person_id"]])
+    _add_person_act(tables, seq, event, f"made {event['role']}")
 
 
 def _add_prompt(tables: Tables, seq: int, event: Event) -> None:
@@ -251,6 +260,12 @@ def _add_outside_label(tables: Tables, seq: int, event: Event) -> None:
     )
 
 
+def _save_judge_verdict(tables: Tables, seq: int, event: Event) -> None:
+    fields = ("task_id", "source", "content_sha256", "verdict", "num_calls", "problem")
+    replies_json = to_json(event["replies"])
+    tables.insert("judge_verdicts", **_stamp(seq, event), **_pick(event, fields), replies_json=replies_json)
+
+
 def _drop_outside_labels(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("DELETE FROM outside_labels WHERE list_contains(?, label_id)", [event["label_ids"]])
 
@@ -327,6 +342,7 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("guidelines_accepted", 1): _accept_guidelines,
     ("outside_label_added", 1): _add_outside_label,
     ("outside_labels_dropped", 1): _drop_outside_labels,
+    ("judge_verdict_saved", 1): _save_judge_verdict,
     ("policy_added", 1): _add_policy,
     ("policy_marked", 1): _mark_policy,
     ("promoted", 1): _promote,

@@ -207,7 +207,7 @@ def _save_held(store: Store, lease: Lease, given: _Act, moment: datetime, at: da
             return Decision(_same_or_conflict(pending, act.judgement(pending)))
         judgement = act.judgement(bare)
         counts = store.queue.pin(judgement, moment)  # holding it is having one of the places
-        return Decision(judgement, [_to_event(judgement, counts)])
+        return Decision(judgement, [judgement_event(judgement, counts)])
 
     return store.write(decide, sees_tables=False)
 
@@ -247,7 +247,8 @@ def _find_newest(cursor: duckdb.DuckDBPyConnection, person_id: str) -> tuple[Jud
     return (to_judgement(row[:-1]), row[-1]) if row else None
 
 
-def _to_event(judgement: Judgement, counts: bool) -> Event:
+def judgement_event(judgement: Judgement, counts: bool = True) -> Event:
+    """The event that saves it; `counts` False when it takes none of the wanted places."""
     return new_event(
         "judgement_saved",
         judgement.created_at,

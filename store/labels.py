@@ -99,7 +99,7 @@ def _add_preference(rows: TrainingRows, judgement: Judgement, completions: list[
     rows.pairs.append(
         PairRow(
             row_id=judgement.judgement_id,
-            prompt_id=_prompt_id(chosen),
+            prompt_id=prompt_id_of(chosen),
             messages=chosen.messages,
             chosen=chosen.text,
             rejected=rejected.text,
@@ -134,7 +134,7 @@ def _add_corrections(
         rows.pairs.append(
             PairRow(
                 row_id=f"{label_id}:edit{number}",
-                prompt_id=_prompt_id(original),
+                prompt_id=prompt_id_of(original),
                 messages=original.messages,
                 chosen=correction,
                 rejected=original.text,
@@ -155,7 +155,7 @@ def _to_rating_row(
 ) -> RatingRow:
     return RatingRow(
         row_id=row_id,
-        prompt_id=_prompt_id(completion),
+        prompt_id=prompt_id_of(completion),
         messages=completion.messages,
         completion=completion.text,
         completion_ids=completion.token_ids,
@@ -167,7 +167,7 @@ def _to_rating_row(
     )
 
 
-def _prompt_id(completion: Completion) -> str:
+def prompt_id_of(completion: Completion) -> str:
     """Chat has no prompt row; equal contexts still have to share an id."""
     return completion.prompt_id or f"chat_{prompt_digest(completion.messages)[:20]}"
 

@@ -93,6 +93,16 @@ def find_person(cursor: duckdb.DuckDBPyConnection, person_id: str) -> Person:
     return _to_person(row)
 
 
+def find_by_name(store: Store, name: str) -> Person:
+    """The person called that, upper and lower case alike; NotFound when there is none."""
+    with store.read() as cursor:
+        sql = f"SELECT {_COLUMNS} FROM people WHERE name_key = ?"
+        row = cursor.execute(sql, [_name_key(check_name(name))]).fetchone()
+    if row is None:
+        raise NotFound(f"nobody is called {name!r}")
+    return _to_person(row)
+
+
 def require_active(cursor: duckdb.DuckDBPyConnection, person_id: str) -> None:
     """NotAllowed when an admin has deactivated the person; NotFound when they never existed."""
     person = find_person(cursor, person_id)
@@ -200,6 +210,17 @@ def find_session(store: Store, token: str, now: datetime | None = None) -> Perso
         return (person.person_id, (person, from_column(row[7]))) if row and person else None
 
     found = store.roster.sessions.find(digest, look_up)
+    return found[0] if found and found[1] > utc(now) else None
+
+
+def find_known_token(store: Store, token: str) -> Person | None:
+    """`find_by_token` when the answer is kept in memory; None: look it up."""
+    return store.roster.tokens.known(_sha256(token))
+
+
+def find_known_session(store: Store, token: str, now: datetime | None = None) -> Person | None:
+    """`find_session` when the answer is kept in memory; None: look it up."""
+    found = store.roster.sessions.known(_sha256(token))
     return found[0] if found and found[1] > utc(now) else None
 
 

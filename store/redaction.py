@@ -173,6 +173,9 @@ class Redaction:
     def gold_drop(self, event: Event) -> Event | None:
         return None if event["task_id"] in self._tasks else event
 
+    def judge_verdict(self, event: Event) -> Event | None:
+        return None if event["task_id"] in self._tasks else event
+
     def acceptance(self, event: Event) -> Event | None:
         return None if self.deletes and self.is_theirs(event) else event
 
@@ -256,6 +259,7 @@ RULES: dict[tuple[str, int], Rule] = {
     ("guidelines_accepted", 1): Redaction.acceptance,
     ("outside_label_added", 1): Redaction.outside_label,
     ("outside_labels_dropped", 1): Redaction.outside_drop,
+    ("judge_verdict_saved", 1): Redaction.judge_verdict,
     ("policy_added", 1): Redaction.keep,
     ("policy_marked", 1): Redaction.keep,
     ("promoted", 1): Redaction.keep,

@@ -25,6 +25,11 @@ class Kept(Generic[Value]):
         self._values: dict[str, tuple[str, Value]] = {}
         self._changes = 0
 
+    def known(self, key: str) -> Value | None:
+        """The answer for that key when it is kept."""
+        found = self._values.get(key)
+        return found[1] if found else None
+
     def find(self, key: str, look_up: Callable[[], tuple[str, Value] | None]) -> Value | None:
         """The answer for that key, by `look_up` (person id and answer, None: there is none) when not kept."""
         known = self._values.get(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from annotate.api import chat, data, guidelines, health, labels, people, policies, rounds, schema
+from annotate.api import chat, data, guidelines, health, labels, people, policies, rounds, schema, sources
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
@@ -16,4 +16,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     rounds.routes,
     policies.routes,
     people.routes,
+    sources.routes,
 )

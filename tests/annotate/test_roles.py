@@ -30,6 +30,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("GET", "/v1/models"): "tester",
     ("POST", "/v1/chat/completions"): "tester",
     ("POST", "/v1/feedback"): "tester",
+    ("POST", "/v1/comparisons"): "tester",
     ("GET", "/v1/conversations"): "tester",
     ("GET", "/v1/conversations/{conversation_id}"): "tester",
     ("POST", "/v1/tasks/next"): "annotator",
@@ -55,6 +56,15 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/people/{person_id}/deactivate"): "admin",
     ("POST", "/v1/people/{person_id}/activate"): "admin",
     ("POST", "/v1/people/{person_id}/sign-in-link"): "admin",
+    ("GET", "/v1/sources"): "admin",
+    ("DELETE", "/v1/sources/{source:path}"): "admin",
+    ("GET", "/v1/judge"): "admin",
+    ("POST", "/v1/judge/run"): "admin",
+    ("POST", "/v1/judge/cancel"): "admin",
+    ("GET", "/v1/synthetic"): "admin",
+    ("POST", "/v1/synthetic"): "admin",
+    ("POST", "/v1/synthetic/cancel"): "admin",
+    ("POST", "/v1/people/{person_id}/erase"): "admin",
 }
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 

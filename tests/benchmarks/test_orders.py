@@ -39,9 +39,9 @@ def test_every_seed_is_run_in_both_orders_and_the_difference_is_paired(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     services, out = Services(), tmp_path / "runs.jsonl"
-    assert orders.main([*SMALL, "--out", str(out), "--ready-pairs", "7"], services.open) == 0
+    assert orders.main([*SMALL, "--out", str(out)], services.open) == 0
     assert orders_told(services) == ["random", "uncertain", "uncertain", "random"]
-    assert {told["HEED_ROLLOUT__READY_PAIRS"] for told in services.told} == {"7"}
+    assert {told["HEED_ROLLOUT__READY_PAIRS"] for told in services.told} == {"8"}
     runs = [json.loads(line)["settings"] for line in out.read_text().splitlines()]
     assert [(run["seed"], run["order"]) for run in runs] == [
         (0, "random"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from annotate.services import Services, WebSettings
+from annotate.synthetic import SyntheticDesk
 from annotate.web import build_app
 from store.completions import new_completion_id
 from store.database import Store
@@ -197,7 +198,9 @@ def serve(store: Store, port: int) -> None:
         read_log=lambda _, __: ["step 39 loss 0.389", "step 40 loss 0.383 <script>alert(1)</script>"],
         is_ready=lambda: True,
         write_metrics=lambda: "",
+        synthetic=SyntheticDesk(store, tell),
         settings=WebSettings(),
+        show_settings=lambda: {"port": port, "admin_token": None, "trainer": {"beta": 0.1, "rank": 16}},
     )
     uvicorn.run(build_app(services), host="127.0.0.1", port=port, log_level="warning")
 

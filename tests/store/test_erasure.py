@@ -80,7 +80,7 @@ def test_nothing_of_a_deleted_person_is_left_in_any_byte(tmp_path: Path) -> None
     found = {needle for needle, _ in traces.search(tmp_path, filled.needles)}
     assert found == set(filled.needles), "what is not there cannot be seen to go"
     places = {path.split("/")[1] for _, path in traces.search(tmp_path, [filled.theirs.person_id])}
-    assert {"journal", "set-aside", "rounds", "backups", "heed.duckdb"} <= places
+    assert {"journal", "set-aside", "rounds", "backups", "heed.duckdb", "leases.jsonl"} <= places
 
     erased = erase_person(
         store,
@@ -178,11 +178,18 @@ def test_a_version_that_began_from_an_affected_one_is_affected(store: Store, fil
     without = samples.person(store)
     erase_person(store, filled.other.person_id, actor="x", confirm=filled.other.name)
     continued = traces.train(store, "v2", filled.admin)
-    shutil.rmtree(store.data_dir / "rounds" / continued / "snapshot")
+    snapshot = store.data_dir / "rounds" / continued / "snapshot"
+    shutil.rmtree(snapshot)
+    snapshot.mkdir()
     plan = store.data_dir / "rounds" / continued / "round.json"
     plan.write_text('{"trainer": {"start": "previous"}}')
-    assert [v.version for v in erase(store, filled).versions] == ["v1", "v2"]
+    assert [(v.version, v.is_certain) for v in erase(store, filled).versions] == [("v1", True), ("v2", True)]
     assert erase_person(store, without.person_id, actor="x", confirm=without.name).versions == ()
+    shutil.rmtree(store.data_dir / "rounds" / filled.round_id / "snapshot")
+    last = samples.person(store)
+    erased = erase_person(store, last.person_id, actor="x", confirm=last.name)
+    assert [(v.version, v.is_certain) for v in erased.versions] == [("v1", False), ("v2", True)]
+    assert any("nobody can tell of v1" in said for said in erased.advice)
 
 
 def test_a_snapshot_that_lost_rows_says_so_and_is_sealed_anew(store: Store, filled: Filled) -> None:

@@ -19,8 +19,9 @@ Update = dict[Any, Any]
 
 
 class Section(Protocol):
-    """A part of a tab. It lays itself out where it is made."""
+    """A part of a tab. It lays itself out where it is made; `is_polled` when it changes while one looks."""
 
+    is_polled: bool
     seen: list[Any]  # hidden boxes that name what the browser has already
     outputs: list[Any]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from annotate.pages.admin.panels.pieces import count, duration
+from store.backup_keeper import BackupStatus
 from store.records import Person, Round
 
 LOW_DISK_MIB = 2048
@@ -37,8 +38,7 @@ class Facts:
     num_open_tasks: int
     num_disputed: int | None = None
     num_flagged: int | None = None
-    newest_backup: datetime | None = None
-    backups_are_made: bool = False
+    backups: BackupStatus | None = None
 
 
 def list_notices(facts: Facts, now: datetime) -> list[Notice]:
@@ -71,18 +71,20 @@ def _faults(facts: Facts, now: datetime) -> list[Notice]:
         reason = newest.reason.rstrip(".") or "no reason kept"
         says = f"Round {newest.round_id} {newest.state} {ago} ago: {reason}. Its log says more."
         found.append(Notice("bad", says, "rounds"))
-    return [*found, *_backup_faults(facts, now)]
+    return [*found, *_backup_faults(facts.backups, now)]
 
 
-def _backup_faults(facts: Facts, now: datetime) -> list[Notice]:
-    if not facts.backups_are_made:
+def _backup_faults(status: BackupStatus | None, now: datetime) -> list[Notice]:
+    if status is None:
         return []
-    if facts.newest_backup is None:
-        return [Notice("warn", "There is no backup yet; the first one is made within the hour.", "settings")]
-    age_s = (now - facts.newest_backup).total_seconds()
-    if age_s <= OLD_BACKUP_HOURS * 3600:
+    if status.failed_at is not None and status.last_failure:
+        ago = duration((now - status.failed_at).total_seconds())
+        return [Notice("bad", f"The backup {ago} ago failed: {status.last_failure}.", "settings")]
+    if status.age_s is None:
+        return [Notice("info", "There is no backup yet; the first one is made within the hour.", "settings")]
+    if status.age_s <= OLD_BACKUP_HOURS * 3600:
         return []
-    says = f"The newest backup is {duration(age_s)} old; the service's log says why no newer one was made."
+    says = f"The newest backup is {duration(status.age_s)} old; the service's log says why."
     return [Notice("bad", says, "settings")]
 
 

@@ -13,12 +13,20 @@ from typing import Any
 import gradio as gr
 
 from annotate.pages.admin.acting import QUIETLY, SLOWLY, Section, Update, acting, admin
+from annotate.pages.admin.erasing import ErasingSection
+from annotate.pages.admin.exporting import ExportSection
+from annotate.pages.admin.gold import GoldSection
 from annotate.pages.admin.guidelines import GuidelineSection
+from annotate.pages.admin.importing import ImportSection
+from annotate.pages.admin.judging import JudgeSection
 from annotate.pages.admin.overview import OverviewSection
 from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.prompts import PromptSection
+from annotate.pages.admin.report import ReportSection
 from annotate.pages.admin.rounds import RoundSection
 from annotate.pages.admin.settings import SettingsSection
+from annotate.pages.admin.sources import SourceSection
+from annotate.pages.admin.synthetic import SyntheticSection
 from annotate.pages.admin.versions import VersionSection
 from annotate.pages.top_bar import top_bar, write_account, write_links
 from annotate.services import Services
@@ -29,20 +37,29 @@ POLL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A tab: its place in the address, its name, its parts, and whether they change while one looks."""
+    """A tab: its place in the address, its name, its parts."""
 
     tab: str
     label: str
     parts: tuple[Callable[[Services], Section], ...]
-    is_polled: bool = False
 
 
+DATA = (
+    ReportSection,
+    ImportSection,
+    ExportSection,
+    SourceSection,
+    JudgeSection,
+    SyntheticSection,
+    PromptSection,
+)
 LAYOUTS = (
-    Layout("overview", "Overview", (OverviewSection,), is_polled=True),
-    Layout("rounds", "Rounds", (RoundSection,), is_polled=True),
-    Layout("versions", "Versions", (VersionSection,), is_polled=True),
-    Layout("data", "Data", (PromptSection,)),
-    Layout("people", "People", (PeopleSection,)),
+    Layout("overview", "Overview", (OverviewSection,)),
+    Layout("rounds", "Rounds", (RoundSection,)),
+    Layout("versions", "Versions", (VersionSection,)),
+    Layout("data", "Data", DATA),
+    Layout("quality", "Quality", (GoldSection,)),
+    Layout("people", "People", (PeopleSection, ErasingSection)),
     Layout("guidelines", "Guidelines", (GuidelineSection,)),
     Layout("settings", "Settings", (SettingsSection,)),
 )
@@ -91,7 +108,6 @@ class Frame:
         self._links, self._account = parts
         self._shown, self.says = shown, says
         self._sections = sections
-        self._polled = {each.tab for each in LAYOUTS if each.is_polled}
 
     def wire(self, page: Any, tabs: dict[str, Any]) -> None:
         """Bind loading, polling, the tabs and every section's buttons."""
@@ -119,11 +135,9 @@ class Frame:
     @acting("read this page")
     def poll(self, tab: str, request: gr.Request, *seen: str) -> Update:
         """Everything on this tab that changes by itself; what the browser already has is not sent again."""
-        if tab not in self._polled:
-            return self._read("", request)
-        return self._read(tab, request, seen)
+        return self._read(tab, request, seen, is_poll=True)
 
-    def _read(self, tab: str, request: Any, seen: Sequence[str] = ()) -> Update:
+    def _read(self, tab: str, request: Any, seen: Sequence[str] = (), is_poll: bool = False) -> Update:
         update: Update = {
             self.says: "",
             self._account: write_account(admin(request), live_version(self._services.store)),
@@ -132,6 +146,6 @@ class Frame:
         for name, sections in self._sections.items():
             for section in sections:
                 known, left = left[: len(section.seen)], left[len(section.seen) :]
-                if name == tab:
+                if name == tab and (section.is_polled or not is_poll):
                     update |= section.read(*known)
         return update

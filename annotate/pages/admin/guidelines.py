@@ -23,6 +23,8 @@ MEANING = "Markdown. Annotators read and accept a new version once, before their
 class GuidelineSection:
     """Lays itself out where it is made; saving asks first, since everybody has to read it then."""
 
+    is_polled = False
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Row(elem_classes=["two"]):

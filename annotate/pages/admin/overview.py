@@ -26,6 +26,8 @@ from store.tasks import count_open_tasks
 class OverviewSection:
     """Lays itself out where it is made; `read` gives what changes by itself."""
 
+    is_polled = True
+
     def __init__(self, services: Services) -> None:
         self._services = services
         self._counts = gr.HTML("", js_on_load=None, elem_id="counts")
@@ -98,7 +100,7 @@ class OverviewSection:
         ]
 
     def _read_facts(self, newest: Round | None, num_open: int) -> Facts:
-        store = self._services.store
+        store, read_status = self._services.store, self._services.read_backup_status
         return Facts(
             health=store.health(),
             free_mib=free_mib(store.data_dir),
@@ -106,4 +108,5 @@ class OverviewSection:
             people=tuple(read_people(store)),
             num_prompts=count_prompts(store),
             num_open_tasks=num_open,
+            backups=read_status() if read_status else None,
         )

@@ -33,6 +33,8 @@ MEANING = "annotator: the Annotate page · tester: the Chat page · admin: every
 class PeopleSection:
     """Lays itself out where it is made; what can do harm asks first."""
 
+    is_polled = True
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):

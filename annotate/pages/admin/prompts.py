@@ -16,6 +16,8 @@ from store.prompts import NewPrompt, add_prompts, count_prompts
 class PromptSection:
     """Lays itself out where it is made."""
 
+    is_polled = False
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):

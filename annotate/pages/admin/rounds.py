@@ -26,6 +26,8 @@ NEWEST = "newest"
 class RoundSection:
     """Lays itself out where it is made; `read` gives what changes by itself."""
 
+    is_polled = True
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):

@@ -22,6 +22,8 @@ PREVIOUS = "previous"
 class VersionSection:
     """Lays itself out where it is made; `read` gives what changes by itself. Both acts ask first."""
 
+    is_polled = True
+
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Column(elem_classes=["card"]):
