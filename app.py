@@ -114,7 +114,7 @@ def _services(
         loaded_versions=board.loaded_versions,
         promote=promote,
         roll_back=roll_back,
-        start_round=lambda actor: supervisor.start(trigger=f"by hand: {actor}"),
+        start_round=lambda actor, without=(): supervisor.start(f"by hand: {actor}", without),
         cancel_round=supervisor.cancel,
         explain_round=lambda: explain(store, triggers),
         read_progress=supervisor.read_progress,
@@ -123,6 +123,7 @@ def _services(
         is_ready=board.is_ready,
         write_metrics=lambda: write_metrics(store, board),
         settings=settings.web(),
+        quality=settings.qualities(),
     )
 
 

@@ -26,6 +26,7 @@ from pydantic_settings import (
 from annotate.services import WebSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from store.effective import QualitySettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings, starter_settings
@@ -65,6 +66,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+QualitySection = section(QualitySettings)
 
 
 class ServeSettings(BaseSettings):
@@ -130,6 +132,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    quality: QualitySection = QualitySection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -169,6 +172,9 @@ class ServeSettings(BaseSettings):
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
 
+    def qualities(self) -> QualitySettings:
+        return QualitySettings(**self.quality.model_dump())  # type: ignore[attr-defined]
+
     def web(self) -> WebSettings:
         return WebSettings(
             lease_s=self.lease_minutes * 60,
@@ -197,6 +203,7 @@ class ServeSettings(BaseSettings):
                 min_free_mib=self.min_free_mib,
             ),
             rounds=RoundSettings(**self.rounds.model_dump()),  # type: ignore[attr-defined]
+            quality=self.qualities(),
         )
 
     def _trainer(self) -> TrainerSettings:

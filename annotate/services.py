@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from annotate.slots import ChatSlots
 from store.database import Store
+from store.effective import QualitySettings
 from store.records import Chunk, Message, Promotion, Round, Sampling, Why
 
 
@@ -41,6 +43,12 @@ class WebSettings:
         Sampling(self.temperature, self.top_p, self.max_tokens)
 
 
+class StartRound(Protocol):
+    """Starts a round in somebody's name, without the labels of some people (their ids)."""
+
+    def __call__(self, actor: str, without: Sequence[str] = ()) -> Round: ...
+
+
 @dataclass(frozen=True)
 class Services:
     """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
@@ -50,7 +58,7 @@ class Services:
     loaded_versions: Callable[[], list[str]]
     promote: Callable[[str, str, str], Promotion]  # version, actor name, reason
     roll_back: Callable[[str, str | None, str], Promotion]  # actor name, version or None = previous, reason
-    start_round: Callable[[str], Round]  # actor name
+    start_round: StartRound
     cancel_round: Callable[[str, str], Round]  # round id, actor name
     explain_round: Callable[[], Why]
     read_progress: Callable[[str], list[dict[str, object]]]
@@ -59,4 +67,5 @@ class Services:
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
     settings: WebSettings
+    quality: QualitySettings = field(default_factory=QualitySettings)
     slots: ChatSlots = field(default_factory=ChatSlots)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from store.database import Store
 from store.labels import build_rows
 from store.records import Message, PairRow, RatingRow
+from store.shares import pseudonym
 
 
 def export_labels(store: Store) -> Iterator[dict[str, object]]:
@@ -31,6 +31,7 @@ def _to_preference(row: PairRow) -> dict[str, object]:
         "chosen_version": row.chosen_version,
         "rejected_version": row.rejected_version,
         "strength": row.strength,
+        "probability": row.probability,
         **_origin(row),
     }
 
@@ -49,9 +50,15 @@ def _to_unpaired(row: RatingRow) -> dict[str, object]:
 
 
 def _origin(row: PairRow | RatingRow) -> dict[str, object]:
-    """Ids are random, so their hash tells nobody who it was, and stays the same from export to export."""
-    pseudonym = f"a_{hashlib.sha256(row.person_id.encode()).hexdigest()[:12]}"
-    return {"annotator": pseudonym, "weight": row.weight, "created_at": row.created_at.isoformat()}
+    """Who gave the label, as pseudonyms; nobody did where it came from outside."""
+    annotators = [pseudonym(person_id) for person_id in row.person_ids]
+    return {
+        "annotator": annotators[0] if annotators else "",
+        "annotators": annotators,
+        "source": row.source,
+        "weight": row.weight,
+        "created_at": row.created_at.isoformat(),
+    }
 
 
 def _answer(text: str) -> Message:
