@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from annotate.api import chat, data, health, labels, people, policies, rounds, schema
+from annotate.api import adjudication, chat, data, health, labels, people, policies, quality, rounds, schema
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
@@ -13,6 +13,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     labels.routes,
     data.routes,
     rounds.routes,
+    adjudication.routes,
+    quality.routes,
     policies.routes,
     people.routes,
 )
