@@ -92,6 +92,23 @@ def even_chance(count: int, n: int) -> float:
     return min(1.0, float(2 * tail / 2**n))
 
 
+def low_chance(count: int, n: int, share: float) -> float:
+    """The chance of at most `count` of `n` when each comes with chance `share` (0 < share < 1)."""
+    if n > MOST_EXACT:
+        return 0.5 * math.erfc((n * share - count - 0.5) / math.sqrt(2 * n * share * (1 - share)))
+    log_n = math.lgamma(n + 1)
+    return sum(
+        math.exp(
+            log_n
+            - math.lgamma(k + 1)
+            - math.lgamma(n - k + 1)
+            + k * math.log(share)
+            + (n - k) * math.log1p(-share)
+        )
+        for k in range(count + 1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Crowd:
     """What Dawid-Skene found. `errors[p, k, l]`: the chance that person p says l where k is true.

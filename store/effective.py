@@ -35,7 +35,7 @@ class QualitySettings:
 
     share_cap: float = 0.10
     prior_accuracy: float = 0.9
-    prior_votes: float = 5.0
+    prior_votes: float = 10.0
     min_probability: float = 0.55
     adjudicated_probability: float = 1.0
     dispute_agreement: float = 0.75
@@ -176,7 +176,8 @@ def fit_reliability(votes: PairVotes, settings: QualitySettings, num_steps: int 
     known = {place[number]: verdict for number, verdict in votes.known.items() if number in place}
     seen = Votes(task, votes.person[kept], votes.verdict[kept], len(tasks), len(votes.people), 4, known)
     priors = _prior_accuracies(votes, settings)
-    pseudo = np.stack([settings.prior_votes * prior_errors(prior) for prior in priors])
+    # Half for each side: the M-step gives first and second the mean of what was counted for both.
+    pseudo = np.stack([settings.prior_votes / 2 * prior_errors(prior) for prior in priors])
     em = EmSettings(num_steps, tolerance=1e-4, pseudo=pseudo, class_pseudo=1.0, swap=SWAPPED)
     crowd = fit_crowd(seen, em)
     num_checked = np.bincount(seen.person, minlength=len(votes.people))

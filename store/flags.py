@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from store.agreement import Floats, Ints, Measure, even_chance, measure_share
+from store.agreement import Floats, Ints, Measure, even_chance, low_chance, measure_share
 from store.effective import QualitySettings, Reliability
 
 UNLIKELY = 0.001
@@ -68,9 +68,9 @@ def flag_reliability(person_id: str, reliability: Reliability, settings: Quality
 
 def flag_gold(gold: Measure, settings: QualitySettings) -> str:
     """Whether known answers are missed more often than a person at the prior would."""
-    if gold.value is None or gold.high is None or gold.n < settings.min_gold:
+    if gold.value is None or gold.n < settings.min_gold:
         return ""
-    if gold.high >= settings.prior_accuracy:
+    if low_chance(round(gold.value * gold.n), gold.n, settings.prior_accuracy) >= UNLIKELY:
         return ""
     return f"gold: right in {gold.value:.0%} of {gold.n}"
 
