@@ -59,7 +59,7 @@ def flag_reliability(person_id: str, reliability: Reliability, settings: Quality
     share = measure_share(right, right + wrong)
     if share.value is None or share.n < MIN_CHECKED or share.high is None:
         return ""
-    if share.high < 0.5:
+    if low_chance(round(right), round(right + wrong), 0.5) < UNLIKELY:
         return f"adversarial: right in {share.value:.0%} of {share.n} checked choices, fewer than by guessing"
     if share.high < (0.5 + settings.prior_accuracy) / 2:
         return f"like guessing: right in {share.value:.0%} of {share.n} checked choices"
