@@ -15,10 +15,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from commands import OFFLINE
+from commands import OFFLINE, read_settings, stop
 
 if TYPE_CHECKING:
     from annotate.services import Services
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from serving.policies import PolicyBoard
     from serving.rollouts import RolloutFiller
     from settings import ServeSettings
+    from store.backup_keeper import BackupKeeper
     from store.database import Store
     from trainer.supervisor import RoundSupervisor
 
@@ -44,10 +46,16 @@ class Service:
     board: PolicyBoard
     filler: RolloutFiller
     supervisor: RoundSupervisor
+    backups: BackupKeeper | None
     services: Services
 
     def close(self) -> None:
+        if self.services.judge is not None:
+            self.services.judge.close()
+        self.services.synthetic.close()
         self.filler.stop()
+        if self.backups is not None:
+            self.backups.close()
         self.supervisor.close()
         self.engine.close()
         self.store.close()
@@ -63,13 +71,14 @@ def build_service(settings: ServeSettings) -> Service:
     from store.records import Promotion
     from trainer.supervisor import RoundSupervisor
 
-    store = Store.open(settings.data)
+    store = Store.open(settings.data, queue=settings.tasks())
     try:
         engine = InProcessEngine(settings.base())
         policies = settings.data / "policies"
         board = PolicyBoard(store, engine, policies)
         board.start()
-        filler = RolloutFiller(store, board.sample, settings.rollouts())
+        beta = settings.plan().trainer.beta
+        filler = RolloutFiller(store, board.sample, settings.rollouts(), score=board.score, beta=beta)
 
         def promote(version: str, actor: str, reason: str) -> Promotion:
             promotion = board.promote(version, actor, reason)
@@ -89,25 +98,40 @@ def build_service(settings: ServeSettings) -> Service:
             adapter_of=board.adapter_of,
         )
         supervisor.recover()
-        services = _services(settings, store, board, supervisor, promote, roll_back)
+        backups = _backup_keeper(settings, store)
+        services = _services(settings, store, board, filler, supervisor, backups, promote, roll_back)
     except BaseException:
         store.close()
         raise
-    return Service(store, engine, board, filler, supervisor, services)
+    return Service(store, engine, board, filler, supervisor, backups, services)
+
+
+def _backup_keeper(settings: ServeSettings, store: Store) -> BackupKeeper | None:
+    from store.backup_keeper import BackupKeeper
+
+    if not settings.backup_hours:
+        return None
+    return BackupKeeper(store, settings.backups(), timedelta(hours=settings.backup_hours))
 
 
 def _services(
     settings: ServeSettings,
     store: Store,
     board: PolicyBoard,
+    filler: RolloutFiller,
     supervisor: RoundSupervisor,
+    backups: BackupKeeper | None,
     promote: Callable[..., Any],
     roll_back: Callable[..., Any],
 ) -> Services:
+    from functools import partial
+
+    from annotate.judge.desk import JudgeDesk
     from annotate.services import Services
+    from annotate.synthetic import SyntheticDesk
     from trainer.planner import explain
 
-    triggers = settings.plan().triggers
+    triggers, judging = settings.plan().triggers, settings.judging()
     return Services(
         store=store,
         sample=board.sample,
@@ -121,13 +145,20 @@ def _services(
         read_gate=supervisor.read_gate,
         read_log=supervisor.read_log,
         is_ready=board.is_ready,
-        write_metrics=lambda: write_metrics(store, board),
+        synthetic=SyntheticDesk(store, partial(board.sample, background=True)),
+        judge=JudgeDesk(store, judging) if judging.url else None,
+        write_metrics=lambda: write_metrics(store, board, backups),
         settings=settings.web(),
         quality=settings.qualities(),
+        backup_folder=settings.backups(),
+        read_backup_status=backups.read_status if backups else None,
+        show_settings=settings.masked,
+        annotation=settings.annotations(),
+        writing=lambda: filler.writing,
     )
 
 
-def write_metrics(store: Store, board: PolicyBoard) -> str:
+def write_metrics(store: Store, board: PolicyBoard, backups: BackupKeeper | None) -> str:
     """The state of the loop in Prometheus's text format, read fresh at every scrape."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -150,19 +181,23 @@ def write_metrics(store: Store, board: PolicyBoard) -> str:
     gauge("live_version", "1 for the version that is live", 1, version=board.resolve("live"))
     gauge("store_ok", "1 while the store accepts writes", bool(health["ok"]))
     gauge("store_rebuilds", "times the tables were rebuilt from the journal", float(str(health["rebuilt"])))
+    if backups is not None:
+        status = backups.read_status()
+        age_s = float("inf") if status.age_s is None else status.age_s
+        gauge("backup_age_seconds", "since the newest good backup held everything; +Inf: none yet", age_s)
+        gauge("backup_failed", "1 while the last try to make a backup failed", bool(status.last_failure))
     return generate_latest(registry).decode()
 
 
 def load_prompts(store: Store, path: Path, source: str) -> None:
-    """Give an empty store something to ask about. Each line: {"messages": [...], "tags": [...]}."""
-    from store.prompts import NewPrompt, add_prompts, count_prompts
+    """Give an empty store something to ask about: a list of prompts in any file `import` reads."""
+    from store.importing import import_file
+    from store.prompts import count_prompts
 
     if count_prompts(store):
         return
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    prompts = [NewPrompt(messages=tuple(row["messages"]), tags=tuple(row.get("tags", ()))) for row in rows]
-    added = add_prompts(store, prompts, source=source)
-    logger.info("%d prompts from %s", added.added, path.name)
+    done = import_file(store, path, "prompts", source=source)
+    logger.info("%d prompts from %s", done.added, path.name)
 
 
 def admin_link(store: Store, settings: ServeSettings) -> str:
@@ -176,7 +211,7 @@ def admin_link(store: Store, settings: ServeSettings) -> str:
 
 
 @contextlib.contextmanager
-def ticking(supervisor: RoundSupervisor) -> Iterator[None]:
+def ticking(supervisor: RoundSupervisor, backups: BackupKeeper | None) -> Iterator[None]:
     """APScheduler only ticks; what is due is decided from the store, so a missed tick loses nothing."""
     from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -190,6 +225,10 @@ def ticking(supervisor: RoundSupervisor) -> Iterator[None]:
     scheduler.add_job(
         tick, "interval", seconds=TICK_S, id="tick", misfire_grace_time=None, coalesce=True, max_instances=1
     )
+    if backups is not None:  # in a thread of its own: a round must not wait for a backup
+        scheduler.add_job(
+            backups.tick, "interval", seconds=TICK_S, id="backup", misfire_grace_time=None, coalesce=True
+        )
     scheduler.start()
     try:
         yield
@@ -228,7 +267,7 @@ def serve(argv: list[str]) -> None:
         print(f"\n    {admin_link(service.store, settings)}\n", flush=True)
         # uvicorn drains on SIGTERM and then raises it again, which would end us before the parts are closed.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        with ticking(service.supervisor), contextlib.suppress(KeyboardInterrupt):
+        with ticking(service.supervisor, service.backups), contextlib.suppress(KeyboardInterrupt):
             uvicorn.run(
                 web, host=settings.host, port=settings.port, log_level="warning", timeout_graceful_shutdown=20
             )
@@ -242,21 +281,6 @@ def show_config(argv: list[str]) -> None:
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"serve": serve, "config": show_config, **OFFLINE}
-
-
-def read_settings(argv: list[str], command: str) -> ServeSettings:
-    """Flags over environment over the TOML file; a bad value ends the process with the reason."""
-    from settings import ServeSettings, SettingsRefused
-
-    try:
-        return ServeSettings.read(argv, command)
-    except SettingsRefused as error:
-        stop(str(error))
-
-
-def stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,10 +23,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from annotate.services import WebSettings
+from annotate.judge.settings import JudgeSettings
+from annotate.services import ChatSettings, WebSettings
+from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
 from store.effective import QualitySettings
+from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, TrainerSettings, starter_settings
@@ -67,6 +70,10 @@ GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 QualitySection = section(QualitySettings)
+JudgeSection = section(JudgeSettings)
+AnnotationSection = section(AnnotationSettings)
+QueueSection = section(QueueSettings)
+ChatSection = section(ChatSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -116,6 +123,10 @@ class ServeSettings(BaseSettings):
     """wait after a round that failed before starting one by itself"""
     min_free_mib: int = TRIGGERS.min_free_mib
     """no round with less free disk than this"""
+    backup_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """a checked backup this often, when anything changed; 0 turns that off"""
+    backup_folder: Path | None = None
+    """where backups go, best on another disk (default: backups in the data folder)"""
     lease_minutes: Annotated[float, Field(gt=0)] = 10.0
     """how long an annotator holds a task without a sign of life"""
     admin_token: str | None = None
@@ -133,6 +144,10 @@ class ServeSettings(BaseSettings):
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     quality: QualitySection = QualitySection()  # type: ignore[valid-type]
+    judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
+    annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
+    queue: QueueSection = QueueSection()  # type: ignore[valid-type]
+    chat: ChatSection = ChatSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -175,6 +190,16 @@ class ServeSettings(BaseSettings):
     def qualities(self) -> QualitySettings:
         return QualitySettings(**self.quality.model_dump())  # type: ignore[attr-defined]
 
+    def judging(self) -> JudgeSettings:
+        return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
+
+    def annotations(self) -> AnnotationSettings:
+        return AnnotationSettings(**self.annotation.model_dump())  # type: ignore[attr-defined]
+
+    def tasks(self) -> QueueSettings:
+        """What annotators are handed, and in which order."""
+        return QueueSettings(**self.queue.model_dump())  # type: ignore[attr-defined]
+
     def web(self) -> WebSettings:
         return WebSettings(
             lease_s=self.lease_minutes * 60,
@@ -182,7 +207,11 @@ class ServeSettings(BaseSettings):
             allowed_hosts=(*self.allowed_hosts, self.host),
             trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
+            chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
         )
+
+    def backups(self) -> Path:
+        return self.backup_folder or self.data / "backups"
 
     def plan(self) -> Plan:
         """What a round is told."""
@@ -217,9 +246,10 @@ class ServeSettings(BaseSettings):
         return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
     def masked(self) -> dict[str, Any]:
-        """Every effective value; the token only says whether it is set."""
+        """Every effective value; a secret only says whether it is set."""
         shown = self.model_dump(mode="json") | {"trainer": dataclasses.asdict(self._trainer())}
-        return shown | {"admin_token": "set" if self.admin_token else None}
+        judge = shown["judge"] | {"key": "set" if shown["judge"]["key"] else None}
+        return shown | {"admin_token": "set" if self.admin_token else None, "judge": judge}
 
 
 def _toml_file(argv: list[str]) -> Path | None:

@@ -19,7 +19,15 @@ from annotate.errors import NotSignedIn
 from annotate.services import Services, WebSettings
 from store.database import Store
 from store.errors import NotAllowed
-from store.people import SESSION_LIFE, add_person, find_by_token, find_session, read_people
+from store.people import (
+    SESSION_LIFE,
+    add_person,
+    find_by_token,
+    find_known_session,
+    find_known_token,
+    find_session,
+    read_people,
+)
 from store.records import Person, Role
 
 AUTOMATION = "automation"  # the person behind the admin token; acts need a person to belong to
@@ -81,6 +89,17 @@ def identify(services: Services, scope: Scope) -> Identity | None:
         return Identity(person, "token")
     session = read_session_token(scope, services.settings)
     owner = find_session(services.store, session) if session else None
+    return Identity(owner, "session") if owner else None
+
+
+def identify_known(services: Services, scope: Scope) -> Identity | None:
+    """`identify` when the answer is kept in memory (reads nothing); None: it has to be looked up."""
+    token = _read_bearer(Headers(scope=scope))
+    if token is not None:
+        person = find_known_token(services.store, token)
+        return Identity(person, "token") if person else None
+    session = read_session_token(scope, services.settings)
+    owner = find_known_session(services.store, session) if session else None
     return Identity(owner, "session") if owner else None
 
 

@@ -30,3 +30,13 @@ def choose_side(lease: Lease, side: Side) -> tuple[str, str]:
     if right is None:
         raise BadValue(f"task {lease.task.task_id} shows one answer; choose up, down or skip")
     return (left, right) if side == "left" else (right, left)
+
+
+def read_side(lease: Lease, side: Side) -> str:
+    """The completion id on that side; BadValue for the right of a single one."""
+    left, right = read_sides(lease)
+    if side == "left":
+        return left
+    if right is None:
+        raise BadValue(f"task {lease.task.task_id} shows one answer, on the left")
+    return right

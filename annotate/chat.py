@@ -1,18 +1,17 @@
-"""What a tester sends and what a thumb means. No Gradio, no HTTP: pages and API call the same functions."""
+"""What a tester asks and how the answer is written. No Gradio, no HTTP: pages and API call the same."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 from annotate.services import Services
-from annotate.text import MOST_COMMENT, MOST_CORRECTION, limit, limit_reasons
-from store.completions import new_completion_id, read_completion, save_completion
-from store.errors import BadValue, NotFound
-from store.ratings import save_rating
-from store.records import Chunk, Completion, FinishReason, Message, Person, Rating, Sampling
+from annotate.text import limit
+from store.completions import new_completion_id, save_completion
+from store.errors import BadValue
+from store.records import Chunk, Completion, FinishReason, Message, Person, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,55 +69,76 @@ def answer(
     before the first answer: BadValue for messages that cannot be answered, NotFound for the model,
     TooManyRequests while another answer to this person is being written.
     """
-    draft = _Draft(
-        completion_id=new_completion_id(),
-        person_id=person.person_id,
-        messages=_check_messages(messages, services.settings.max_message_chars),
-        sampling=sampling,
-        conversation_id=conversation_id,
-    )
-    services.slots.take(person.person_id, draft.completion_id)
-    try:
-        chunks = services.sample(model, draft.messages, sampling)
-    except BaseException:
-        services.slots.free(person.person_id)
-        raise
-    answers = _write(services, draft, chunks)
-    next(answers)  # started, so that closing it at any later moment runs its `finally`
-    return answers
+    return _start(services, person, model, messages, [sampling], conversation_id)[0]
 
 
-def rate(
+def answer_twice(
     services: Services,
     person: Person,
-    completion_id: str,
-    value: int,
-    reasons: Sequence[str] = (),
-    comment: str = "",
-    correction: str | None = None,
-) -> Rating:
-    """Save this person's thumb on an answer to them: 1, -1, or 0 to take it back; the newest counts.
+    model: str,
+    messages: Sequence[Message],
+    samplings: tuple[Sampling, Sampling],
+    conversation_id: str | None = None,
+) -> Generator[tuple[Answer, Answer], None, None]:
+    """Two answers to the same messages, written side by side; each is kept and refused as `answer` says.
 
-    Raises BadValue while the answer is unfinished (or was broken off), NotFound for somebody else's.
+    Both grow until both have a `finish_reason`; closing early stops both.
     """
-    thumb = _check_value(value)
-    if services.slots.is_writing(completion_id):
-        raise BadValue(f"answer {completion_id} is still being written; rate it when it is finished")
-    completion = read_completion(services.store, completion_id)
-    if completion.person_id != person.person_id:
-        raise NotFound(f"there is no answer {completion_id!r} to you")
-    if completion.finish_reason == "cancelled":
-        raise BadValue(f"answer {completion_id} was stopped before its end, so it cannot be rated")
-    edited = limit(correction, MOST_CORRECTION, "the correction") if correction else None
-    return save_rating(
-        services.store,
-        completion_id,
-        person.person_id,
-        thumb,
-        reasons=limit_reasons(tuple(reasons)),
-        comment=limit(comment, MOST_COMMENT, "the comment"),
-        correction=None if edited == completion.text else edited,
-    )
+    first, second = _start(services, person, model, messages, samplings, conversation_id)
+    pairs = _side_by_side(first, second)
+    next(pairs)  # started, as the writers are
+    return pairs
+
+
+def _start(
+    services: Services,
+    person: Person,
+    model: str,
+    messages: Sequence[Message],
+    samplings: Sequence[Sampling],
+    conversation_id: str | None,
+) -> list[Generator[Answer, None, None]]:
+    """One started writer a sampling; all or none."""
+    checked = _check_messages(messages, services.settings.max_message_chars)
+    drafts = [
+        _Draft(new_completion_id(), person.person_id, checked, sampling, conversation_id)
+        for sampling in samplings
+    ]
+    services.slots.take(person.person_id, [draft.completion_id for draft in drafts])
+    writers: list[Generator[Answer, None, None]] = []
+    try:
+        for draft in drafts:
+            writer = _write(services, draft, services.sample(model, draft.messages, draft.sampling))
+            next(writer)  # started, so that closing it at any later moment runs its `finally`
+            writers.append(writer)
+    except BaseException:
+        for writer in writers:
+            writer.close()
+        for draft in drafts[len(writers) :]:
+            services.slots.free(person.person_id, draft.completion_id)
+        raise
+    return writers
+
+
+def _side_by_side(
+    first: Generator[Answer, None, None], second: Generator[Answer, None, None]
+) -> Generator[tuple[Answer, Answer], None, None]:
+    """Both as far as they have come, a piece of each in turn: the engine writes them in one batch anyway."""
+    nothing = Answer("", "", "")
+    shown = [nothing, nothing]
+    with closing(first), closing(second):
+        yield nothing, nothing  # taken by `answer_twice`, never seen outside
+        writing = [(0, first), (1, second)]
+        while writing:
+            for entry in tuple(writing):
+                place, answers = entry
+                grown = next(answers, None)
+                if grown is None:
+                    writing.remove(entry)
+                else:
+                    shown[place] = grown
+            if writing:
+                yield shown[0], shown[1]
 
 
 def _write(services: Services, draft: _Draft, chunks: Iterator[Chunk]) -> Generator[Answer, None, None]:
@@ -148,7 +168,7 @@ def _keep(
             close()
         return save_completion(services.store, draft.finish(last)) if draft.version else None
     finally:
-        services.slots.free(draft.person_id)
+        services.slots.free(draft.person_id, draft.completion_id)
 
 
 def _check_messages(messages: Sequence[Message], most_chars: int) -> tuple[Message, ...]:
@@ -161,9 +181,3 @@ def _check_messages(messages: Sequence[Message], most_chars: int) -> tuple[Messa
     if not messages[-1]["content"].strip():
         raise BadValue("the last message is empty")
     return tuple({"role": message["role"], "content": message["content"]} for message in messages)
-
-
-def _check_value(value: int) -> Literal[-1, 0, 1]:
-    if value is True or value is False or value not in (-1, 0, 1):
-        raise BadValue(f"rating {value!r} is not 1, -1 or 0")
-    return 1 if value == 1 else -1 if value == -1 else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from store.errors import BadValue, HeedError
+from store.errors import BadValue, HeedError, StateConflict
 
 
 class NotSignedIn(HeedError):
@@ -56,3 +56,9 @@ class ForeignHash(HeedError):
 
     status = 403
     kind = "foreign_session"
+
+
+class GuidelinesNotAccepted(StateConflict):
+    """The annotator has not accepted the guidelines that hold; the page shows them, a program must ask."""
+
+    kind = "guidelines_not_accepted"

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from annotate.auth import Identity, first_page, identify, remember_identity, require_role
+from annotate.auth import Identity, first_page, identify, identify_known, remember_identity, require_role
 from annotate.bodies import METHODS_WITH_BODY, bound_body, read_body, replay
 from annotate.error_body import answer_error
 from annotate.errors import ForeignOrigin, NotSignedIn
@@ -85,7 +85,8 @@ class Guard:
     async def _find_identity(self, scope: Scope, call: _Call) -> Identity | None:
         if call.path in NAMELESS_PATHS or not ("cookie" in call.headers or "authorization" in call.headers):
             return None
-        return await to_thread.run_sync(identify, self._services, scope)
+        known = identify_known(self._services, scope)
+        return known or await to_thread.run_sync(identify, self._services, scope)
 
     async def _admit(self, scope: Scope, receive: Receive, call: _Call, identity: Identity | None) -> Receive:
         """Every check in order; returns the `receive` the app is to use, or raises a HeedError."""

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from annotate.judge.desk import JudgeDesk
+from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
+from annotate.synthetic import SyntheticDesk
+from annotate.text import MOST_REASON_CHARS, MOST_REASONS
+from annotate.texts import Texts
+from store.backup_keeper import BackupStatus
 from store.database import Store
 from store.effective import QualitySettings
-from store.records import Chunk, Message, Promotion, Round, Sampling, Why
+from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """What the chat page offers; `reasons` are the chips of a thumb down, kept as they are written here."""
+
+    reasons: tuple[str, ...] = ("Incorrect", "Unsafe", "Ignored instruction", "Refused", "Too long", "Other")
+
+    def __post_init__(self) -> None:
+        if len(self.reasons) > MOST_REASONS or len(set(self.reasons)) < len(self.reasons):
+            raise ValueError(f"reasons {self.reasons} must be at most {MOST_REASONS} different ones")
+        for reason in self.reasons:
+            if not reason.strip() or len(reason) > MOST_REASON_CHARS:
+                raise ValueError(f"reason {reason!r} must have 1 to {MOST_REASON_CHARS} characters")
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,7 @@ class WebSettings:
     import_timeout_s: float = 600.0
     max_message_chars: int = 32_000
     web_threads: int = 100
+    chat: ChatSettings = field(default_factory=ChatSettings)
     chat_threads: int = 64
 
     def __post_init__(self) -> None:
@@ -51,7 +73,10 @@ class StartRound(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound."""
+    """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound.
+
+    `judge` is None while no AI judge is set up.
+    """
 
     store: Store
     sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
@@ -66,6 +91,14 @@ class Services:
     read_log: Callable[[str, int], list[str]]  # round id, last n lines
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
+    synthetic: SyntheticDesk
     settings: WebSettings
     quality: QualitySettings = field(default_factory=QualitySettings)
+    judge: JudgeDesk | None = None
+    backup_folder: Path | None = None
+    read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+    writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
+    show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     slots: ChatSlots = field(default_factory=ChatSlots)
+    texts: Texts = field(default_factory=Texts)

@@ -5,26 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
+from annotate.acts import ShownChoice, check_act
 from annotate.assignment import assign, hold
-from annotate.blinding import Side, choose_side, read_sides
+from annotate.blinding import Side, choose_side, read_side, read_sides
 from annotate.services import Services
-from annotate.text import MOST_COMMENT, MOST_CORRECTION, limit, limit_reasons
 from store.completions import read_completion
 from store.database import Store
-from store.errors import BadValue, LeaseLost, StateConflict
-from store.judgements import read_judgements, save_judgement, undo_last
-from store.records import Choice, Judgement, Lease, Message, Person, TaskKind
+from store.errors import LeaseLost
+from store.judgements import save_judgement, undo_last
+from store.records import Judgement, Lease, Message, Person, Task, TaskKind
+from store.revision import read_last_act
 from store.tasks import read_lease
-
-ShownChoice = Literal["left", "right", "tie", "both_bad", "skip", "up", "down"]
-
-CHOICES: dict[TaskKind, tuple[ShownChoice, ...]] = {
-    "pair": ("left", "right", "tie", "both_bad", "skip"),
-    "single": ("up", "down", "skip"),
-}
-CORRECTABLE: tuple[ShownChoice, ...] = ("left", "right", "up", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +32,26 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
-class _Act:
-    """A click, checked: what `save_judgement` takes besides the task and the completions."""
+class Earlier:
+    """What the person said of this task before they took it back, by the sides they see."""
 
     choice: ShownChoice
     strength: int
     reasons: tuple[str, ...]
     comment: str
     correction: str | None
-    active_ms: int | None
+    unsafe: tuple[Side, ...]
+    created_at: datetime
 
 
 def next_task(services: Services, person: Person, kind: TaskKind) -> TaskView | None:
     """The task this person holds or now gets, as it is shown; None when there is none for them."""
     lease = assign(services, person, kind)
-    return None if lease is None else show(services, lease)
+    if lease is None:
+        return None
+    view = show(services, lease)
+    services.texts.read_ahead(services.store, kind)  # while they read this one
+    return view
 
 
 def judge(
@@ -68,24 +65,35 @@ def judge(
     comment: str = "",
     correction: str | None = None,
     active_ms: int | None = None,
+    unsafe: Sequence[str] = (),
 ) -> Judgement:
     """Save what was clicked; the same click again returns the first judgement.
 
-    A correction edits the preferred answer of a pair, or the single one.
+    A correction edits the preferred answer of a pair, or the single one; `unsafe` names sides.
 
     Raises BadValue for a choice that does not fit the task, LeaseLost when the task is no longer held, and
     StateConflict when it was already judged differently.
     """
-    act = _check_act(choice, strength, reasons, comment, correction, active_ms)
-    try:
-        lease = read_lease(services.store, task_id, person.person_id)
-    except LeaseLost as lost:
-        return _judge_again(services.store, person, task_id, act, lost)
-    _check_choice(act.choice, lease.task.kind)
-    chosen, rejected = choose_side(lease, act.choice) if act.choice in ("left", "right") else (None, None)
-    edited = chosen or read_sides(lease)[0]
-    act = _drop_unchanged(services.store, act, edited)
-    return _save(services.store, person, task_id, act, chosen, rejected)
+    given = check_act(services.annotation, choice, strength, reasons, comment, correction, active_ms, unsafe)
+    lease = _find_hold(services.store, person, task_id)
+    act = given.fitted(lease.task.kind, _read_texts(services.store, lease) if correction else ())
+    chosen, rejected = None, None
+    if act.choice == "left" or act.choice == "right":
+        chosen, rejected = choose_side(lease, act.choice)
+    return save_judgement(
+        services.store,
+        task_id,
+        person.person_id,
+        choice=act.stored_choice,
+        chosen_id=chosen,
+        rejected_id=rejected,
+        strength=act.strength,
+        reasons=act.reasons,
+        comment=act.comment,
+        correction=act.correction,
+        active_ms=act.active_ms,
+        unsafe_ids=[read_side(lease, side) for side in act.unsafe],
+    )
 
 
 def undo(services: Services, person: Person) -> TaskView | None:
@@ -99,98 +107,61 @@ def renew(services: Services, person: Person, task_id: str) -> datetime:
     return hold(services, person, task_id).expires_at
 
 
-def show(services: Services, lease: Lease) -> TaskView:
-    """The texts of a leased task on the sides that were drawn."""
-    left_id, right_id = read_sides(lease)
-    left = read_completion(services.store, left_id)
-    right = None if right_id is None else read_completion(services.store, right_id).text
-    task = lease.task
-    return TaskView(task.task_id, task.kind, left.messages, left.text, right, lease.expires_at)
+def read_held(services: Services, person: Person, task_id: str) -> TaskView:
+    """The task they hold once more, without holding it longer; LeaseLost when it is not theirs."""
+    return show(services, read_lease(services.store, task_id, person.person_id))
 
 
-def _check_act(
-    choice: str,
-    strength: int,
-    reasons: Sequence[str],
-    comment: str,
-    correction: str | None,
-    active_ms: int | None,
-) -> _Act:
-    known = next((name for names in CHOICES.values() for name in names if name == choice), None)
-    if known is None:
-        raise BadValue(f"choice {choice!r} is unknown; choose one of {', '.join(_all_choices())}")
-    if strength not in (1, 2):
-        raise BadValue(f"strength {strength} is not 1 (slightly) or 2 (much better)")
-    if active_ms is not None and active_ms < 0:
-        raise BadValue(f"active_ms {active_ms} is below 0")
-    if correction and known not in CORRECTABLE:
-        raise BadValue(
-            f"a correction edits one answer, so choose one of {', '.join(CORRECTABLE)}, not {known}"
-        )
-    return _Act(
-        choice=known,
-        strength=strength if known in ("left", "right") else 0,
-        reasons=limit_reasons(tuple(reasons)),
-        comment=limit(comment, MOST_COMMENT, "the comment"),
-        correction=limit(correction, MOST_CORRECTION, "the correction") if correction else None,
-        active_ms=active_ms,
-    )
-
-
-def _all_choices() -> list[str]:
-    return list(dict.fromkeys(name for names in CHOICES.values() for name in names))
-
-
-def _check_choice(choice: ShownChoice, kind: TaskKind) -> None:
-    if choice not in CHOICES[kind]:
-        raise BadValue(f"choice {choice!r} does not fit a {kind}; choose one of {', '.join(CHOICES[kind])}")
-
-
-def _drop_unchanged(store: Store, act: _Act, edited_id: str) -> _Act:
-    # An edit box that was opened and left as it was is no correction: an answer cannot be better than itself.
-    if act.correction is None or act.correction != read_completion(store, edited_id).text:
-        return act
-    return _Act(act.choice, act.strength, act.reasons, act.comment, None, act.active_ms)
-
-
-def _save(
-    store: Store, person: Person, task_id: str, act: _Act, chosen: str | None, rejected: str | None
-) -> Judgement:
-    return save_judgement(
-        store,
-        task_id,
-        person.person_id,
-        choice=_stored_choice(act.choice),
-        chosen_id=chosen,
-        rejected_id=rejected,
+def read_earlier(services: Services, person: Person, task_id: str) -> Earlier | None:
+    """What this person said of the task before they took it back; None when they have not."""
+    last = read_last_act(services.store, person.person_id, task_id)
+    if last is None or not last[1].undone:
+        return None
+    task, act = last
+    sides = read_sides(_as_lease(task, act))
+    return Earlier(
+        choice=_shown_choice(act, sides),
         strength=act.strength,
         reasons=act.reasons,
         comment=act.comment,
         correction=act.correction,
-        active_ms=act.active_ms,
+        unsafe=tuple(_side_of(sides, unsafe_id) for unsafe_id in act.unsafe_ids),
+        created_at=act.created_at,
     )
 
 
-def _stored_choice(choice: ShownChoice) -> Choice:
-    return "prefer" if choice == "left" or choice == "right" else choice
-
-
-def _judge_again(store: Store, person: Person, task_id: str, act: _Act, lost: LeaseLost) -> Judgement:
-    """A click on a task that is not held: a repeat (the reply to the first got lost), or too late."""
-    first = next(
-        (j for j in read_judgements(store, person.person_id) if j.task_id == task_id and not j.undone), None
+def show(services: Services, lease: Lease) -> TaskView:
+    """The texts of a leased task on the sides that were drawn."""
+    left_id, right_id = read_sides(lease)
+    left, *others = services.texts.read(
+        services.store, [left_id] if right_id is None else [left_id, right_id]
     )
-    if first is None:
-        raise lost
-    if _stored_choice(act.choice) != first.choice:
-        raise StateConflict(f"task {task_id} was already judged by you; undo that first to change it")
-    if first.choice != "prefer":
-        return _save(store, person, task_id, act, None, None)
-    chosen, rejected = _sides_of(first, "left" if act.choice == "left" else "right")
-    return _save(store, person, task_id, _drop_unchanged(store, act, chosen), chosen, rejected)
+    right, task = (others[0].text if others else None), lease.task
+    return TaskView(task.task_id, task.kind, left.messages, left.text, right, lease.expires_at)
 
 
-def _sides_of(first: Judgement, side: Side) -> tuple[str, str]:
-    chosen, rejected = first.chosen_id or "", first.rejected_id or ""
-    was_left = chosen == first.left_id
-    return (chosen, rejected) if was_left == (side == "left") else (rejected, chosen)
+def _find_hold(store: Store, person: Person, task_id: str) -> Lease:
+    """The hold on the task; for a click sent twice (the reply to the first got lost) the one it had then."""
+    try:
+        return read_lease(store, task_id, person.person_id)
+    except LeaseLost:
+        last = read_last_act(store, person.person_id, task_id)
+        if last is None or last[1].undone:
+            raise
+        return _as_lease(*last)
+
+
+def _as_lease(task: Task, act: Judgement) -> Lease:
+    return Lease("", task, act.person_id, act.left_id, act.created_at)
+
+
+def _read_texts(store: Store, lease: Lease) -> list[str]:
+    return [read_completion(store, completion_id).text for completion_id in lease.task.completion_ids]
+
+
+def _shown_choice(act: Judgement, sides: tuple[str, str | None]) -> ShownChoice:
+    return act.choice if act.choice != "prefer" else _side_of(sides, act.chosen_id or "")
+
+
+def _side_of(sides: tuple[str, str | None], completion_id: str) -> Side:
+    return "left" if completion_id == sides[0] else "right"

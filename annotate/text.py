@@ -33,10 +33,12 @@ def limit(text: str, most: int, name: str) -> str:
 
 def limit_reasons(reasons: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     """The reason chips in the order given, without repeats; at most 12 of 80 characters."""
-    if len(reasons) > 12:
-        raise BadValue(f"{len(reasons)} reasons were given; at most 12 are kept")
-    return tuple(dict.fromkeys(limit(reason, 80, "a reason") for reason in reasons))
+    if len(reasons) > MOST_REASONS:
+        raise BadValue(f"{len(reasons)} reasons were given; at most {MOST_REASONS} are kept")
+    return tuple(dict.fromkeys(limit(reason, MOST_REASON_CHARS, "a reason") for reason in reasons))
 
 
 MOST_COMMENT = 4_000
 MOST_CORRECTION = 32_000
+MOST_REASONS = 12
+MOST_REASON_CHARS = 80

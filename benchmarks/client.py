@@ -151,6 +151,14 @@ class HeedClient:
             body["strength"] = strength
         self._send("POST", f"/v1/tasks/{task_id}/judgement", body)
 
+    def count_open_pairs(self) -> int:
+        """How many pairs wait for an annotator."""
+        text = self._request("GET", "/metrics").text
+        lines = [line for line in text.splitlines() if line.startswith("heed_open_pairs ")]
+        if not lines:
+            raise ApiError(200, "GET /metrics: heed_open_pairs is not among the numbers")
+        return int(float(lines[0].split()[1]))
+
     def start_round(self) -> RoundView:
         """Start a round now on everything labelled so far."""
         return _view_round(self._send("POST", "/v1/rounds"))

@@ -36,6 +36,7 @@ from trainer.starter.world import train_prompts
 
 NUM_TESTERS = 16  # who measure; the service writes one answer a person at a time
 LOOK_AGAIN_S = 0.2
+SCARCE_S = 30.0  # after so long without one more pair there will not be many more
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,16 @@ class Outcome:
         }
 
 
-def run_loop(settings: LoopSettings, url: str, token: str) -> Outcome:
-    """Every round against a running service, told in order; prints a table a round."""
+def run_loop(settings: LoopSettings, url: str, token: str, yardstick: Yardstick | None = None) -> Outcome:
+    """Every round against a running service, told in order; prints a table a round.
+
+    `yardstick` is that of another run with the same seed: the base answers the same way in both.
+    """
     with ExitStack() as stack:
         crew = sign_up(settings, url, token, stack)
-        say("sampling the base's answers to the held-out prompts")
-        yardstick = measure_base(crew.testers, settings)
+        if yardstick is None:
+            say("sampling the base's answers to the held-out prompts")
+            yardstick = measure_base(crew.testers, settings)
         recipes = prepare_guides(settings)
         guides: dict[str, list[RoundRecord]] = {name: [] for name in recipes}
         rounds: list[RoundRecord] = []
@@ -115,6 +120,9 @@ def run_round(
 ) -> RoundRecord:
     """Collect labels, start a round, wait for its end, and measure what is live afterwards."""
     seconds: dict[str, float] = {}
+    if settings.stock is not None:
+        with timed(seconds, "stock"):
+            say(f"{wait_for_stock(crew.admin, settings.stock)} open pairs of {settings.stock} wanted")
     say(f"round {number} of {settings.rounds}: {len(crew.people)} people give {settings.labels} labels")
     with timed(seconds, "collect"):
         tally = collect_labels(number, crew, settings)
@@ -128,6 +136,19 @@ def run_round(
     notes = {"candidate": ended.version, "state": ended.state, "reason": ended.reason, **tally}
     num_labels = number * settings.labels
     return RoundRecord(version, ended.state == "promoted", metrics, num_labels, seconds, notes)
+
+
+def wait_for_stock(admin: HeedClient, wanted: int) -> int:
+    """Wait until that many pairs are open, or until no more come; returns how many there are."""
+    most, grew_at = -1, time.monotonic()
+    while time.monotonic() - grew_at < SCARCE_S:
+        num_open = admin.count_open_pairs()
+        if num_open >= wanted:
+            return num_open
+        if num_open > most:
+            most, grew_at = num_open, time.monotonic()
+        time.sleep(LOOK_AGAIN_S)
+    return most
 
 
 def collect_labels(number: int, crew: Crew, settings: LoopSettings) -> dict[str, object]:
@@ -186,7 +207,7 @@ def _columns(yardstick: Yardstick, records: dict[str, RoundRecord]) -> list[Colu
 
 
 @contextmanager
-def open_service(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def open_service(arguments: argparse.Namespace, settings: LoopSettings) -> Iterator[tuple[str, str]]:
     """The address and the admin token of the service to measure: the one named, or one of our own."""
     if arguments.url:
         yield arguments.url, arguments.token
@@ -194,7 +215,7 @@ def open_service(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     with ExitStack() as stack:
         folder = arguments.data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="heed-loop-")))
         say(f"starting a service in {folder}")
-        yield stack.enter_context(run_service(folder))
+        yield stack.enter_context(run_service(folder, settings.environment()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    with open_service(arguments) as (url, token):
+    with open_service(arguments, settings) as (url, token):
         outcome = run_loop(settings, url, token)
     print_outcome(outcome)
     line = json.dumps(outcome.as_json())

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +22,13 @@ READY_S = 180.0
 STOP_S = 40.0
 # The benchmark starts every round itself; a round by the clock or by count would come in between.
 ONLY_BY_HAND = {"HEED_MIN_NEW_LABELS": "100000", "HEED_MAX_WAIT_HOURS": "0"}
+# It counts judgements as labels: what measures people and teaches nothing must not be among them.
+LABELS_ONLY = {"HEED_QUEUE__GOLD_SHARE": "0", "HEED_QUEUE__REPEAT_SHARE": "0"}
 
 
 @contextmanager
-def run_service(data: Path) -> Iterator[tuple[str, str]]:
-    """Serve `data` on a free port; yields the address and an admin's token.
+def run_service(data: Path, told: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Serve `data` on a free port; yields the address and an admin's token. `told` are `HEED_` variables.
 
     Other `HEED_` variables of the environment reach the service, so a run can try other settings.
     """
@@ -34,7 +36,7 @@ def run_service(data: Path) -> Iterator[tuple[str, str]]:
     data.mkdir(parents=True, exist_ok=True)
     log = data / "service.log"
     command = [sys.executable, "app.py", "serve", "--data", str(data.resolve()), "--port", str(port)]
-    environment = os.environ | ONLY_BY_HAND | {"HEED_ADMIN_TOKEN": token}
+    environment = os.environ | ONLY_BY_HAND | LABELS_ONLY | dict(told or {}) | {"HEED_ADMIN_TOKEN": token}
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from serving.scoring import Scoring, score_rows
 from store.errors import HeedError
 from store.records import FinishReason, Sampling
 
@@ -163,6 +164,10 @@ class DecodeBatch:
         rows = [row for row, request in enumerate(self.requests) if not request.has_finished]
         if len(rows) < len(self.requests):
             self._keep(rows)
+
+    def score(self, rows: Sequence[Scoring]) -> list[float]:
+        """The sums of log-probs of finished answers; what is running stays as it is."""
+        return score_rows(self._model, rows)
 
     def _tensor(self, rows: list[list[int]]) -> Tensor:
         return torch.tensor(rows, device=self._model.device)

@@ -26,6 +26,14 @@ class Engine(Protocol):
         `background` work steps aside for people. Raises NotFound, BadValue (prompt too long), Busy.
         """
 
+    def score(
+        self, version: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """For each answer (token ids) to `messages` the sum of its log-probs in nats, as `logprob_sum` is.
+
+        Background work: waits for its turn. Raises NotFound, BadValue (empty or too long), Busy.
+        """
+
     def unload(self, version: str) -> None:
         """Take no new requests for a version, wait until nothing of it is in flight, free it. NotFound."""
 

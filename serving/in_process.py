@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import math
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ from serving.adapters import AdapterBase, BadAdapter, check_adapter
 from serving.base_model import BaseModel, load_base
 from serving.batching import DecodeBatch, Request
 from serving.scheduler import BatchSettings, Scheduler
+from serving.scoring import Scoring
 from serving.settings import BaseSettings
 from serving.streaming import HALF_CHARACTER, AnswerStream, TextStream
-from store.errors import BadValue, NotFound, StateConflict
+from store.errors import BadValue, HeedError, NotFound, StateConflict
 from store.records import Chunk, Message, Sampling
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,31 @@ class InProcessEngine:
         request = Request(prompt_ids, sampling, min(sampling.max_tokens, room), background)
         scheduler.submit(request)
         return AnswerStream(request, version, TextStream(self._decode))
+
+    def score(
+        self, version: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """The answers' sums of log-probs under a version, in one pass where they fit; see `Engine`."""
+        scheduler = self._find(version)
+        prompt_ids = self._tokenize(messages)
+        rows = [Scoring(prompt_ids, answer) for answer in answers]
+        for row in rows:
+            if not row.answer_ids:
+                raise BadValue("an answer without tokens has no log-probability")
+            if row.num_tokens > self.base.context_length:
+                raise BadValue(
+                    f"prompt and answer have {row.num_tokens} tokens and the model's context holds"
+                    f" {self.base.context_length}"
+                )
+        for row in rows:
+            scheduler.submit_scoring(row)
+        try:
+            sums = [row.logprob_sum.result() for row in rows]
+        except CancelledError:
+            raise StateConflict(f"policy {version} was closed before the answers were scored") from None
+        if not all(map(math.isfinite, sums)):
+            raise HeedError(f"policy {version} computed log-probs that are not numbers")
+        return sums
 
     def unload(self, version: str) -> None:
         """Wait until the version's last answer is written, then free it. NotFound."""

@@ -114,6 +114,11 @@ class PolicyBoard:
             raise
         return HeldStream(chunks, partial(self._release, version))
 
+    def score(self, name: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]) -> list[float]:
+        """How likely the version behind `name` finds these answers; see `Engine.score`."""
+        with self._held(name) as version:
+            return self._engine.score(version, messages, answers)
+
     def loaded_versions(self) -> list[str]:
         """What is in memory, the least recently used first."""
         with self._lock:
@@ -166,10 +171,10 @@ class PolicyBoard:
             self._live, self._previous = version, earlier[0]
 
     @contextmanager
-    def _held(self, version: str) -> Iterator[None]:
-        self._hold(version)
+    def _held(self, name: str) -> Iterator[str]:
+        version = self._hold(name)
         try:
-            yield
+            yield version
         finally:
             self._release(version)
 

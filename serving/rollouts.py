@@ -1,7 +1,8 @@
 """Samples completions ahead of time, so that no annotator waits: keeps enough open tasks of the live policy.
 
-One thread submits many background requests and reads them in turn; the engine batches them. Knows no engine:
-it is handed `sample`.
+One thread submits many background requests and reads them in turn; the engine batches them. Pairs the live
+policy is least sure of can be given the lowest `priority`, so that they are judged first. Knows no engine: it
+is handed `sample` and `score`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from difflib import SequenceMatcher
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
-from store.clock import utc
-from store.completions import new_completion_id
+from serving.drafts import Draft, drop, find_least_alike, read_completion, similarity
 from store.database import Store
-from store.errors import HeedError
 from store.policies import live_version
 from store.prompts import choose_prompts
-from store.records import Chunk, Completion, Message, Prompt, Sampling, TaskKind
+from store.records import BASE_VERSION, Chunk, Message, Prompt, Sampling, TaskKind
 from store.tasks import add_task, count_open_tasks, retire_tasks
 
 logger = logging.getLogger(__name__)
@@ -37,13 +35,25 @@ class Sample(Protocol):
     ) -> Iterator[Chunk]: ...
 
 
+class Score(Protocol):
+    """`PolicyBoard.score`."""
+
+    def __call__(
+        self, name: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]
+    ) -> list[float]: ...
+
+
+Order = Literal["uncertain", "random"]
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutSettings:
     """How many open tasks to keep and how their completions are drawn.
 
     For a pair `candidates` completions are drawn and the two least alike are kept; from a share of equal text
     of `similarity` on they count as the same, and more are drawn. `in_flight` tasks are written at a time;
-    `wanted` is the number of judgements a task asks for.
+    `wanted` is the number of judgements a task asks for. With `order` uncertain the pairs whose implicit
+    rewards differ least come first; with random all pairs have the same priority.
     """
 
     ready_pairs: int = 32
@@ -58,6 +68,7 @@ class RolloutSettings:
     max_tries: int = 6
     similarity: float = 0.88
     wanted: int = 1
+    order: Order = "random"
     poll_s: float = 5.0
     max_backoff_s: float = 60.0
 
@@ -72,6 +83,8 @@ class RolloutSettings:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+        if self.order not in get_args(Order):
+            raise ValueError(f"order {self.order!r} is not one of {', '.join(get_args(Order))}")
         if not 0.0 < self.similarity <= 1.0:
             raise ValueError(f"similarity {self.similarity} is outside (0, 1]")
 
@@ -89,26 +102,28 @@ class RolloutCounts:
     failures: int = 0
 
 
-@dataclass(slots=True)
-class Draft:
-    """A task in the making: completions drawn so far, those being written, and those it will ask about."""
-
-    prompt: Prompt
-    kind: TaskKind
-    drawn: list[Completion] = field(default_factory=list)
-    pending: list[tuple[Sampling, Iterator[Chunk]]] = field(default_factory=list)
-    kept: Sequence[Completion] = ()
-    num_tries: int = 0
-
-
 class RolloutFiller:
-    """Keeps `ready_pairs` and `ready_singles` open tasks of the live policy in the store."""
+    """Keeps `ready_pairs` and `ready_singles` open tasks of the live policy in the store.
 
-    def __init__(self, store: Store, sample: Sample, settings: RolloutSettings | None = None) -> None:
+    `score` and `beta`, that of the training loss, are for pairs in the order of uncertainty.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sample: Sample,
+        settings: RolloutSettings | None = None,
+        *,
+        score: Score | None = None,
+        beta: float = 1.0,
+    ) -> None:
         self.counts = RolloutCounts()
         self._store = store
         self._sample = sample
+        self._score = score
+        self._beta = beta
         self._settings = settings or RolloutSettings()
+        self.writing: TaskKind | None = None  # what kind of task is being written right now
         self._version: str | None = None
         self._hopeless: set[str] = set()  # prompts this version answers the same way every time
         # The clock keeps a restart from drawing the very same completions again.
@@ -175,6 +190,7 @@ class RolloutFiller:
         waiting = deque(Draft(prompt, kind) for prompt in self._choose(num_missing))
         running: deque[Draft] = deque()
         made = 0
+        self.writing = kind if waiting else None
         try:
             while (waiting or running) and not self._must_stop():
                 while waiting and len(running) < self._settings.in_flight:
@@ -188,6 +204,7 @@ class RolloutFiller:
                     running.append(draft)
                     self._submit(draft)
         finally:
+            self.writing = None
             drop(running)
         return made
 
@@ -244,51 +261,38 @@ class RolloutFiller:
         return False
 
     def _save(self, draft: Draft) -> int:
-        add_task(self._store, draft.kind, draft.prompt.prompt_id, draft.kept, wanted=self._settings.wanted)
+        add_task(
+            self._store,
+            draft.kind,
+            draft.prompt.prompt_id,
+            draft.kept,
+            wanted=self._settings.wanted,
+            priority=self._find_priority(draft),
+        )
         if draft.kind == "pair":
             self.counts.pairs += 1
         else:
             self.counts.singles += 1
         return 1
 
+    def _find_priority(self, draft: Draft) -> float:
+        """How sure the live policy is of a pair, 0 being not at all: |r(first) - r(second)| of its rewards.
 
-def read_completion(prompt: Prompt, sampling: Sampling, chunks: Iterator[Chunk]) -> Completion:
-    """Read a request to its end. HeedError when it was cut off, because half an answer must not be judged."""
-    read = list(chunks)
-    last = read[-1] if read else None
-    if last is None or last.finish_reason is None or last.finish_reason == "cancelled":
-        raise HeedError(f"an answer to prompt {prompt.prompt_id} was cut off")
-    return Completion(
-        completion_id=new_completion_id(),
-        messages=prompt.messages,
-        text="".join(chunk.text for chunk in read),
-        version=last.version,
-        sampling=sampling,
-        token_ids=last.token_ids,
-        logprob_sum=last.logprob_sum,
-        finish_reason=last.finish_reason,
-        num_prompt_tokens=last.num_prompt_tokens,
-        created_at=utc(),
-        prompt_id=prompt.prompt_id,
-    )
-
-
-def find_least_alike(drawn: Sequence[Completion]) -> tuple[Completion, Completion]:
-    """The two of at least two completions that differ most: a judgement between them says most."""
-    return min(itertools.combinations(drawn, 2), key=lambda pair: similarity(*pair))
-
-
-def similarity(first: Completion, second: Completion) -> float:
-    """The share of equal text in two answers, 0 to 1, whatever their case."""
-    return SequenceMatcher(None, first.text.lower(), second.text.lower(), autojunk=False).ratio()
+        The implicit reward of an answer is beta * (log pi(y|x) - log pi_ref(y|x)), as in the DPO paper; the
+        reference is the base. What the base itself writes has a margin of 0 by definition.
+        """
+        is_wanted = self._settings.order == "uncertain" and draft.kind == "pair"
+        if not is_wanted or self._score is None or self._version == BASE_VERSION:
+            return 0.0
+        base = self._score(
+            BASE_VERSION, draft.prompt.messages, [completion.token_ids for completion in draft.kept]
+        )
+        first, second = (
+            completion.logprob_sum - reference for completion, reference in zip(draft.kept, base, strict=True)
+        )
+        return abs(self._beta * (first - second))
 
 
 def seed_of(start: int, count: int) -> int:
     """The `count`-th seed of a run that began at `start`: 31 bits, as every client and column can hold."""
     return int.from_bytes(hashlib.sha256(f"{start}:{count}".encode()).digest()[:4], "big") >> 1
-
-
-def drop(drafts: Sequence[Draft] | deque[Draft]) -> None:
-    """Cancel what drafts still wait for."""
-    for draft in drafts:
-        draft.pending.clear()

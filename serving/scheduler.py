@@ -1,7 +1,7 @@
 """Continuous batching of one version in its own thread: who gets a slot and when tokens are handed out.
 
-Knows no tokenizer and no adapter. An error reaches every caller it hits, and the thread lives on for the
-next.
+The same thread scores finished answers between two steps, so the model is never called twice at once. Knows
+no tokenizer and no adapter. An error reaches every caller it hits, and the thread lives on for the next.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sized
 from dataclasses import dataclass
 
 from serving.batching import DecodeBatch, Request
+from serving.scoring import Scoring
 from store.errors import Busy, HeedError, StateConflict
 
 logger = logging.getLogger(__name__)
@@ -23,18 +25,19 @@ logger = logging.getLogger(__name__)
 class BatchSettings:
     """Slots decode together; background work (rollouts) may hold at most `background_slots` of them.
 
-    `max_waiting` bounds each queue, `prefill_tokens` how much prompt may hold up the running rows at once,
-    and `stream_s` is the shortest time between two chunks of an answer.
+    `max_waiting` bounds each queue, `prefill_tokens` how much prompt and `score_tokens` how much scored text
+    may hold up the running rows at once, and `stream_s` is the shortest time between two chunks of an answer.
     """
 
     slots: int = 16
     background_slots: int = 12
     max_waiting: int = 256
     prefill_tokens: int = 4096
+    score_tokens: int = 1024
     stream_s: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("slots", "background_slots", "max_waiting", "prefill_tokens"):
+        for name in ("slots", "background_slots", "max_waiting", "prefill_tokens", "score_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         if not 0.0 <= self.stream_s <= 1.0:
@@ -50,6 +53,7 @@ class Scheduler:
         self._settings = settings
         self._people: deque[Request] = deque()
         self._background: deque[Request] = deque()
+        self._scorings: deque[Scoring] = deque()
         self._in_flight: list[Request] = []
         self.is_closing = False
         self._published_at = 0.0
@@ -61,17 +65,21 @@ class Scheduler:
         """Queue a request. Busy when the queue is full, StateConflict when the version is leaving."""
         queue = self._background if request.background else self._people
         with self._changed:
-            if self.is_closing:
-                raise StateConflict(f"policy {self._version} is being unloaded and takes no new requests")
-            if len(queue) >= self._settings.max_waiting:
-                raise Busy(f"{len(queue)} requests wait for policy {self._version}; try again shortly")
+            self._check_room(queue)
             queue.append(request)
+            self._changed.notify()
+
+    def submit_scoring(self, scoring: Scoring) -> None:
+        """Queue an answer to be scored in the background. Raises as `submit`."""
+        with self._changed:
+            self._check_room(self._scorings)
+            self._scorings.append(scoring)
             self._changed.notify()
 
     def num_in_flight(self) -> int:
         """Requests that wait or run."""
         with self._changed:
-            return len(self._people) + len(self._background) + len(self._in_flight)
+            return len(self._people) + len(self._background) + len(self._scorings) + len(self._in_flight)
 
     def close(self, cancel: bool = False) -> None:
         """Take nothing new, wait until everything taken is answered (or `cancel` it), and end the thread."""
@@ -79,8 +87,16 @@ class Scheduler:
             self.is_closing = True
             for request in (*self._people, *self._background, *self._in_flight) if cancel else ():
                 request.is_cancelled = True
+            for scoring in self._scorings if cancel else ():
+                scoring.logprob_sum.cancel()
             self._changed.notify()
         self._thread.join()
+
+    def _check_room(self, queue: Sized) -> None:
+        if self.is_closing:
+            raise StateConflict(f"policy {self._version} is being unloaded and takes no new requests")
+        if len(queue) >= self._settings.max_waiting:
+            raise Busy(f"{len(queue)} requests wait for policy {self._version}; try again shortly")
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -93,7 +109,7 @@ class Scheduler:
     def _wait_for_work(self) -> bool:
         """Block until there is something to do; False when closing and done."""
         with self._changed:
-            while not (self._people or self._background or self._in_flight):
+            while not (self._people or self._background or self._scorings or self._in_flight):
                 if self.is_closing:
                     return False
                 self._changed.wait()
@@ -109,6 +125,7 @@ class Scheduler:
             self._batch.step()
         self._refuse_nonsense()
         self._deliver()
+        self._score()
 
     def _cancel(self) -> None:
         for request in self._in_flight:
@@ -142,6 +159,36 @@ class Scheduler:
                 continue
             newcomers.append(request)
             taken += 1
+
+    def _score(self) -> None:
+        """Score what waits: as much as `score_tokens` allows, or one answer while people are answered."""
+        rows = [row for row in self._take_scorings() if row.logprob_sum.set_running_or_notify_cancel()]
+        if not rows:
+            return
+        try:
+            sums = self._batch.score(rows)
+        except Exception as error:
+            # It must not end the answers in flight, and whoever waits for the sums has to hear of it.
+            logger.exception("policy %s failed to score %d answers", self._version, len(rows))
+            for row in rows:
+                row.logprob_sum.set_exception(
+                    HeedError(f"policy {self._version} failed while scoring: {error}")
+                )
+            return
+        for row, logprob_sum in zip(rows, sums, strict=True):
+            row.logprob_sum.set_result(logprob_sum)
+
+    def _take_scorings(self) -> list[Scoring]:
+        taken: list[Scoring] = []
+        with self._changed:
+            answers_people = bool(self._people) or any(not request.background for request in self._in_flight)
+            most = 1 if answers_people else len(self._scorings)
+            while self._scorings and len(taken) < most:
+                width = max(row.num_tokens for row in (self._scorings[0], *taken))
+                if taken and width * (len(taken) + 1) > self._settings.score_tokens:
+                    break
+                taken.append(self._scorings.popleft())
+        return taken
 
     def _refuse_nonsense(self) -> None:
         """A model that yields NaN must not look as if it had answered."""

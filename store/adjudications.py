@@ -19,10 +19,10 @@ from store.events import new_event
 from store.ids import new_id
 from store.judged import ADJUDICATION_COLUMNS, to_adjudication
 from store.judgements import CHOICES
+from store.pair_votes import STANDING_ADJUDICATIONS
 from store.people import find_person, require_active
 from store.records import STRENGTHS, Adjudication, Choice, Task
 from store.tasks import find_task
-from store.verdicts import STANDING_ADJUDICATIONS
 from store.writer import Decision
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 
 from store.errors import Busy, HeedError, NoSpace
-from store.events import apply_event, to_json
+from store.events import Event, apply_event, to_json
 from store.journal import Journal
 from store.projection import Projection
 from store.tables import Tables
@@ -26,6 +26,19 @@ REPAIR_PAUSE_S = 1.0  # a full disk stays full for a while, and a repair reads e
 _REPAIRING = "the tables have to be repaired first; try the same again shortly"
 
 
+class Memory(Protocol):
+    """What is kept in memory beside the tables; called in the writer thread, before anyone is answered."""
+
+    def apply(self, events: list[Event], first_seq: int) -> None:
+        """These events are in the tables now."""
+
+    def abandon(self) -> None:
+        """What was decided since the last call will not happen."""
+
+    def rebuild(self) -> None:
+        """The tables were opened again and may hold more than was told."""
+
+
 class _SpoiledError(Exception):
     """A command broke the transaction it shared with others; `__cause__` says how."""
 
@@ -35,17 +48,19 @@ class _Group:
     """What a transaction has come to so far: an outcome a command, and the events as journal bytes."""
 
     outcomes: list[tuple[Command, Decision[Any] | HeedError]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     encoded: list[bytes] = field(default_factory=list)
 
 
 class GroupCommit:
     """Commits groups to one journal and one projection; called by the writer thread alone."""
 
-    def __init__(self, journal: Journal, projection: Projection) -> None:
+    def __init__(self, journal: Journal, projection: Projection, memory: Memory) -> None:
         self.reopened = 0
         self.is_behind = False  # the journal holds events that the tables do not show yet
         self._journal = journal
         self._projection = projection
+        self._memory = memory
         self._next_repair_at = 0.0  # monotonic seconds
         self._trouble: HeedError = Busy(_REPAIRING)
 
@@ -58,6 +73,13 @@ class GroupCommit:
         except _SpoiledError:
             for command in commands:
                 self._commit_alone(command)
+
+    def require_ready(self) -> None:
+        """HeedError when the journal is broken or the tables lag behind it."""
+        if self._journal.broken:
+            raise HeedError(f"the store takes no more writes ({self._journal.broken}); restart Heed")
+        if self.is_behind and not self._catch_up():
+            raise self._trouble
 
     def _commit_alone(self, command: Command) -> None:
         if not self._is_ready([command]):
@@ -86,10 +108,12 @@ class GroupCommit:
                 self._journal.append(group.encoded)
         except HeedError as error:
             self._projection.rollback()
+            self._memory.abandon()
             _refuse(commands, error)
             return
         try:
             self._projection.commit(self._journal.last_seq)
+            self._memory.apply(group.events, self._journal.last_seq - len(group.events) + 1)
         except duckdb.Error:
             logger.exception("the tables failed after the journal was written; reopening them")
             self._answer_after_failure(group)
@@ -100,27 +124,31 @@ class GroupCommit:
         group = _Group()
         try:
             cursor = self._projection.begin()
+            tables = Tables(cursor)
             for command in commands:
-                group.outcomes.append((command, self._decide(command, cursor, group.encoded)))
+                if command.sees_tables:
+                    tables.flush()
+                group.outcomes.append((command, self._decide(command, cursor, tables, group)))
+            tables.flush()
         except Exception as error:
             self._projection.rollback()
+            self._memory.abandon()
             self.is_behind = self.is_behind or isinstance(error, duckdb.FatalException)
             raise _SpoiledError from error
         return group
 
     def _decide(
-        self, command: Command, cursor: duckdb.DuckDBPyConnection, encoded: list[bytes]
+        self, command: Command, cursor: duckdb.DuckDBPyConnection, tables: Tables, group: _Group
     ) -> Decision[Any] | HeedError:
         try:
             decision = command.decide(cursor)
         except HeedError as error:
             return error
         lines = [to_json(event).encode() for event in decision.events]
-        tables = Tables(cursor)
-        for seq, event in enumerate(decision.events, start=self._journal.last_seq + len(encoded) + 1):
+        for seq, event in enumerate(decision.events, start=self._journal.last_seq + len(group.encoded) + 1):
             apply_event(tables, seq, event)
-        tables.flush()
-        encoded.extend(lines)
+        group.encoded.extend(lines)
+        group.events.extend(decision.events)
         return decision
 
     def _answer_after_failure(self, group: _Group) -> None:
@@ -138,6 +166,7 @@ class GroupCommit:
         self.is_behind = True
         try:
             self._projection.reopen()
+            self._memory.rebuild()
         except (HeedError, duckdb.Error, OSError) as error:
             logger.exception("the tables could not be reopened")
             self._trouble = error if isinstance(error, NoSpace) else Busy(_REPAIRING)

@@ -18,7 +18,7 @@ from store.database import Store
 from store.errors import BadValue, NotFound, StateConflict
 from store.events import Event, new_event
 from store.ids import new_id
-from store.records import Completion, FinishReason, Sampling, Turn
+from store.records import Completion, FinishReason, Message, Sampling, Turn
 from store.writer import Decision
 
 TITLE_CHARS = 80
@@ -35,6 +35,14 @@ class ConversationSummary:
     title: str
     num_turns: int
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShownText:
+    """What a person reads of a completion: what was asked and what was answered."""
+
+    messages: tuple[Message, ...]
+    text: str
 
 
 def new_completion_id() -> str:
@@ -63,6 +71,19 @@ def read_completion(store: Store, completion_id: str) -> Completion:
         found = find_completion(cursor, completion_id)
     if found is None:
         raise NotFound(f"no completion has the id {completion_id!r}")
+    return found
+
+
+def read_texts(store: Store, completion_ids: Sequence[str]) -> dict[str, ShownText]:
+    """The texts of these completions by id, in one look; NotFound when one is not there."""
+    sql = "SELECT completion_id, messages_json, text FROM completions WHERE completion_id IN "
+    with store.read() as cursor:
+        places = ", ".join("?" * len(completion_ids))
+        rows = cursor.execute(f"{sql} ({places})", list(completion_ids)).fetchall() if completion_ids else []
+    found = {row[0]: ShownText(tuple(json.loads(row[1])), row[2]) for row in rows}
+    for completion_id in completion_ids:
+        if completion_id not in found:
+            raise NotFound(f"no completion has the id {completion_id!r}")
     return found
 
 

@@ -58,24 +58,36 @@ def _add_person(tables: Tables, seq: int, event: Event) -> None:
     tables.insert("people", **_stamp(seq, event), **fields, active=True, trained_on=True)
 
 
-def _set_person_trained_on(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_trained_on(tables: Tables, seq: int, event: Event) -> None:
     changed = [event["trained_on"], event["person_id"]]
     tables.execute("UPDATE people SET trained_on = ? WHERE person_id = ?", changed)
+    _add_person_act(tables, seq, event, "taken in again" if event["trained_on"] else "left out of rounds")
+
+
+def _add_person_act(tables: Tables, seq: int, event: Event, act: str) -> None:
+    reason = event.get("reason", "")
+    fields = _pick(event, ("person_id", "actor"))
+    tables.insert("person_acts", **_stamp(seq, event), **fields, act=act, reason=reason)
 
 
 def _erase_person(tables: Tables, seq: int, event: Event) -> None:
     """Only the record that it happened: what the person left behind is gone from the journal itself."""
-    tables.insert(
-        "erasures", **_stamp(seq, event), **_pick(event, ("person_id", "mode", "actor", "num_events"))
-    )
+    fields = _pick(event, ("person_id", "mode", "actor", "num_events"))
+    tables.insert("erasures", **_stamp(seq, event), **fields, versions_json=to_json(event["versions"]))
 
 
 def _skip_erased(_tables: Tables, _seq: int, _event: Event) -> None:
     """An event that was taken out of the journal leaves its number behind, so that the numbers stay whole."""
 
 
-def _set_person_active(tables: Tables, _seq: int, event: Event) -> None:
+def _set_person_active(tables: Tables, seq: int, event: Event) -> None:
     tables.execute("UPDATE people SET active = ? WHERE person_id = ?", [event["active"], event["person_id"]])
+    _add_person_act(tables, seq, event, "activated" if event["active"] else "deactivated")
+
+
+def _set_person_role(tables: Tables, seq: int, event: Event) -> None:
+    tables.execute("UPDATE people SET role = ? WHERE person_id = ?", [event["role"], event["person_id"]])
+    _add_person_act(tables, seq, event, f"made {event['role']}")
 
 
 def _add_prompt(tables: Tables, seq: int, event: Event) -> None:
@@ -157,15 +169,21 @@ def _save_judgement(tables: Tables, seq: int, event: Event) -> None:
         reasons_json=reasons_json,
         unsafe_json=unsafe_json,
         undone=False,
+        counts=_counts(event),
     )
-    if event["choice"] != "skip":
+    if event["choice"] != "skip" and _counts(event):
         tables.add_accepted(event["task_id"], 1)
 
 
 def _undo_judgement(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("UPDATE judgements SET undone = true WHERE judgement_id = ?", [event["judgement_id"]])
-    if event["choice"] != "skip":
+    if event["choice"] != "skip" and _counts(event):
         tables.add_accepted(event["task_id"], -1)
+
+
+def _counts(event: Event) -> bool:
+    """Whether the judgement takes one of the wanted places: not when the task was slipped in as gold."""
+    return bool(event.get("counts", True))
 
 
 def _save_rating(tables: Tables, seq: int, event: Event) -> None:
@@ -242,6 +260,12 @@ def _add_outside_label(tables: Tables, seq: int, event: Event) -> None:
     )
 
 
+def _save_judge_verdict(tables: Tables, seq: int, event: Event) -> None:
+    fields = ("task_id", "source", "content_sha256", "verdict", "num_calls", "problem")
+    replies_json = to_json(event["replies"])
+    tables.insert("judge_verdicts", **_stamp(seq, event), **_pick(event, fields), replies_json=replies_json)
+
+
 def _drop_outside_labels(tables: Tables, _seq: int, event: Event) -> None:
     tables.execute("DELETE FROM outside_labels WHERE list_contains(?, label_id)", [event["label_ids"]])
 
@@ -300,6 +324,7 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("store_created", 1): _create_store,
     ("person_added", 1): _add_person,
     ("person_active_set", 1): _set_person_active,
+    ("person_role_set", 1): _set_person_role,
     ("person_trained_on_set", 1): _set_person_trained_on,
     ("person_erased", 1): _erase_person,
     ("erased", 1): _skip_erased,
@@ -317,6 +342,7 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("guidelines_accepted", 1): _accept_guidelines,
     ("outside_label_added", 1): _add_outside_label,
     ("outside_labels_dropped", 1): _drop_outside_labels,
+    ("judge_verdict_saved", 1): _save_judge_verdict,
     ("policy_added", 1): _add_policy,
     ("policy_marked", 1): _mark_policy,
     ("promoted", 1): _promote,

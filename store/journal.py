@@ -35,10 +35,9 @@ class FileJournal:
         self.broken = ""
         self._min_free_bytes = min_free_bytes
         self._rotate_bytes = rotate_bytes
+        self._file = -1
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._number = self._check_all()
-        self._file = self._open_file(self._number)
-        self._size = os.fstat(self._file).st_size
+        self._open()
 
     def append(self, encoded: Sequence[bytes]) -> None:
         """Put the events on disk, in order; when this returns they survive a power cut. All or nothing."""
@@ -71,6 +70,18 @@ class FileJournal:
             os.close(self._file)
             self._file = -1
         self.broken = self.broken or "it is closed"
+
+    def reopen(self) -> None:
+        """Open and check whatever files lie in the folder now; for after they were exchanged."""
+        self.close()
+        self._open()
+
+    def _open(self) -> None:
+        self.last_seq = 0
+        self.broken = ""
+        self._number = self._check_all()
+        self._file = self._open_file(self._number)
+        self._size = os.fstat(self._file).st_size
 
     def _check_all(self) -> int:
         files = self.files()
@@ -174,6 +185,10 @@ class MemoryJournal:
     def close(self) -> None:
         """Nothing can be appended afterwards."""
         self.broken = "it is closed"
+
+    def reopen(self) -> None:
+        """Take events again."""
+        self.broken = ""
 
 
 Journal = FileJournal | MemoryJournal

@@ -16,8 +16,8 @@ import duckdb
 from store import judgements, ratings
 from store.clock import from_column
 from store.effective import BOTH_BAD, FIRST, SECOND, TIE
+from store.pair_votes import STANDING_ADJUDICATIONS, STANDING_JUDGEMENTS, STANDING_RATINGS
 from store.records import Adjudication, Choice, Judgement, Rating
-from store.verdicts import STANDING_ADJUDICATIONS, STANDING_JUDGEMENTS, STANDING_RATINGS
 
 Label = TypeVar("Label", Judgement, Rating, Adjudication)
 ADJUDICATION_COLUMNS = """a.adjudication_id, a.task_id, a.person_id, a.choice, a.created_at, a.chosen_id,

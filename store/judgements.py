@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -16,12 +16,12 @@ import duckdb
 from store.boundary import check_one_of, check_reasons, check_text
 from store.clock import from_column, to_column, utc
 from store.database import Store
-from store.errors import BadValue, StateConflict
+from store.errors import BadValue, LeaseLost, StateConflict
 from store.events import Event, new_event
 from store.ids import new_id
-from store.people import require_active
+from store.people import require_person
 from store.records import STRENGTHS, Choice, Judgement, Lease, Task
-from store.tasks import find_task, has_room, hold, release, require_lease
+from store.tasks import find_task, read_lease
 from store.writer import Decision
 
 LEASE_AFTER_UNDO_S = 600.0
@@ -68,21 +68,13 @@ def save_judgement(
         unsafe_ids=tuple(sorted(set(unsafe_ids))),
     )
 
-    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Judgement]:
-        moment = utc(now)
-        require_active(cursor, person_id)
-        task = find_task(cursor, task_id)
-        act = given.checked(task)
-        earlier = _find_valid(cursor, "j.task_id = ? AND j.person_id = ?", [task_id, person_id])
-        if earlier is not None:
-            return Decision(_same_or_conflict(earlier, act.judgement(earlier)))
-        lease = require_lease(cursor, task_id, person_id, moment)  # holding it is having one of the places
-        bare = Judgement(new_id("j"), task_id, person_id, "skip", moment, left_id=lease.left_id)
-        judgement = act.judgement(bare)
-        cursor.execute("DELETE FROM leases WHERE lease_id = ?", [lease.lease_id])
-        return Decision(judgement, [_to_event(judgement)])
-
-    return store.write(decide)
+    require_person(store, person_id)
+    moment = store.queue.now(now)
+    try:
+        lease = read_lease(store, task_id, person_id, moment)
+        return _save_held(store, lease, given, moment, utc(now))
+    except LeaseLost as lost:
+        return _find_same(store, task_id, person_id, given, lost)
 
 
 def undo_last(
@@ -93,24 +85,31 @@ def undo_last(
     None when there is nothing to take back; StateConflict when a skipped task went to others or was closed.
     """
 
+    require_person(store, person_id)
+
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Lease | None]:
-        moment = utc(now)
-        require_active(cursor, person_id)
-        last = _find_valid(cursor, "j.person_id = ?", [person_id])
-        if last is None:
+        moment = store.queue.now(now)
+        found = _find_newest(cursor, person_id)
+        if found is None:
             return Decision(None)
-        # Any act but a skip holds one of the wanted places itself, and gives that very place back.
-        if last.choice == "skip" and not has_room(cursor, last.task_id, person_id, moment):
+        last, counts = found
+        task = find_task(cursor, last.task_id)
+        lease = Lease(new_id("l"), task, person_id, last.left_id, moment + timedelta(seconds=lease_s))
+        if not store.queue.plan_return(last, lease, counts, moment):
             raise StateConflict(
                 f"the skipped task {last.task_id} has gone to others or was closed; the skip stays"
             )
-        task = find_task(cursor, last.task_id)
-        release(cursor, person_id, task.kind)
-        lease = hold(cursor, task, person_id, last.left_id, moment, lease_s)
         undone = {"judgement_id": last.judgement_id, "task_id": last.task_id, "person_id": person_id}
-        return Decision(lease, [new_event("judgement_undone", moment, **undone, choice=last.choice)])
+        event = new_event("judgement_undone", utc(now), **undone, choice=last.choice, counts=counts)
+        return Decision(lease, [event])
 
     return store.write(decide)
+
+
+def find_standing(store: Store, task_id: str, person_id: str) -> Judgement | None:
+    """The act of this person on this task that stands, or None."""
+    with store.read() as cursor:
+        return _find_valid(cursor, "j.task_id = ? AND j.person_id = ?", [task_id, person_id])
 
 
 def read_judgements(store: Store, person_id: str | None = None, limit: int | None = None) -> list[Judgement]:
@@ -197,6 +196,32 @@ class _Act:
         )
 
 
+def _save_held(store: Store, lease: Lease, given: _Act, moment: datetime, at: datetime) -> Judgement:
+    """Save an act on a held task without a look at the tables; LeaseLost when the hold has just ended."""
+    act = given.checked(lease.task)
+    bare = Judgement(new_id("j"), lease.task.task_id, lease.person_id, "skip", at, left_id=lease.left_id)
+
+    def decide(_: duckdb.DuckDBPyConnection) -> Decision[Judgement]:
+        pending = store.queue.find_pending(bare.task_id, bare.person_id)
+        if pending is not None:  # the same click twice in one group
+            return Decision(_same_or_conflict(pending, act.judgement(pending)))
+        judgement = act.judgement(bare)
+        counts = store.queue.pin(judgement, moment)  # holding it is having one of the places
+        return Decision(judgement, [judgement_event(judgement, counts)])
+
+    return store.write(decide, sees_tables=False)
+
+
+def _find_same(store: Store, task_id: str, person_id: str, given: _Act, lost: LeaseLost) -> Judgement:
+    """The standing judgement when this is the same act once more; what was lost otherwise."""
+    with store.read() as cursor:
+        act = given.checked(find_task(cursor, task_id))
+        earlier = _find_valid(cursor, "j.task_id = ? AND j.person_id = ?", [task_id, person_id])
+    if earlier is None:
+        raise lost
+    return _same_or_conflict(earlier, act.judgement(earlier))
+
+
 def _same_or_conflict(earlier: Judgement, again: Judgement) -> Judgement:
     if replace(again, active_ms=earlier.active_ms) == earlier:
         return earlier
@@ -211,7 +236,19 @@ def _find_valid(cursor: duckdb.DuckDBPyConnection, where: str, parameters: list[
     return to_judgement(row) if row else None
 
 
-def _to_event(judgement: Judgement) -> Event:
+def _find_newest(cursor: duckdb.DuckDBPyConnection, person_id: str) -> tuple[Judgement, bool] | None:
+    """The person's newest standing act on a task that was handed out, and whether it takes a wanted place."""
+    sql = f"""
+        SELECT {COLUMNS}, j.counts FROM judgements AS j
+        WHERE j.person_id = ? AND NOT j.undone
+            AND j.task_id NOT IN (SELECT task_id FROM tasks WHERE purpose = 'chat')
+        ORDER BY j.seq DESC LIMIT 1"""
+    row = cursor.execute(sql, [person_id]).fetchone()
+    return (to_judgement(row[:-1]), row[-1]) if row else None
+
+
+def judgement_event(judgement: Judgement, counts: bool = True) -> Event:
+    """The event that saves it; `counts` False when it takes none of the wanted places."""
     return new_event(
         "judgement_saved",
         judgement.created_at,
@@ -228,4 +265,5 @@ def _to_event(judgement: Judgement) -> Event:
         correction=judgement.correction,
         active_ms=judgement.active_ms,
         unsafe_ids=list(judgement.unsafe_ids),
+        counts=counts,
     )

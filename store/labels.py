@@ -37,25 +37,29 @@ from store.judged import (
     verdict_of,
 )
 from store.outside_rows import add_outside_rows
+from store.pair_votes import STANDING_JUDGEMENTS, STANDING_RATINGS, read_verdicts, select_votes
 from store.records import Adjudication, Completion, Judgement, Rating
 from store.training_rows import (
+    EDITED_VERSION,
     Origin,
     TrainingRows,
     add_corrections,
     add_preference,
     prompt_digest,
+    prompt_id_of,
     to_rating_row,
 )
-from store.verdicts import STANDING_JUDGEMENTS, STANDING_RATINGS, read_verdicts, select_votes
 
 # What other parts of the store ask this module for.
 __all__ = [
+    "EDITED_VERSION",
     "STANDING_JUDGEMENTS",
     "STANDING_RATINGS",
     "WEIGHT_OF_STRENGTH",
     "TrainingRows",
     "build_rows",
     "prompt_digest",
+    "prompt_id_of",
 ]
 
 

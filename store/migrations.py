@@ -29,7 +29,9 @@ FACT_TABLES = (
     "guidelines",
     "guideline_acceptances",
     "outside_labels",
+    "judge_verdicts",
     "erasures",
+    "person_acts",
 )
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -185,7 +187,35 @@ def remember_who_is_left_out(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("""
         CREATE TABLE erasures (
             seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
-            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL)""")
+            mode VARCHAR NOT NULL, actor VARCHAR NOT NULL, num_events BIGINT NOT NULL,
+            versions_json VARCHAR NOT NULL)""")
+
+
+def remember_which_judgements_count(db: duckdb.DuckDBPyConnection) -> None:
+    # A judgement of a task that was slipped in as gold takes none of the places the task wanted.
+    db.execute("ALTER TABLE judgements ADD COLUMN counts BOOLEAN DEFAULT true")
+
+
+def create_judge_verdicts(db: duckdb.DuckDBPyConnection) -> None:
+    # Ties and unreadable replies are no labels, and yet they were paid for and must not be asked again.
+    db.execute("""
+        CREATE TABLE judge_verdicts (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, task_id VARCHAR NOT NULL,
+            source VARCHAR NOT NULL, content_sha256 VARCHAR NOT NULL, verdict VARCHAR NOT NULL,
+            replies_json VARCHAR NOT NULL, num_calls INTEGER NOT NULL, problem VARCHAR NOT NULL)""")
+
+
+def remember_what_was_done_to_people(db: duckdb.DuckDBPyConnection) -> None:
+    # Earlier acts are in the journal alone: the tables are emptied, so that the start that applies this step
+    # fills them again from its first event. Otherwise a backup, built anew, would hold rows these do not.
+    db.execute("""
+        CREATE TABLE person_acts (
+            seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
+            act VARCHAR NOT NULL, actor VARCHAR NOT NULL, reason VARCHAR NOT NULL)""")
+    by_events = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'seq' AND NOT internal"
+    for (table,) in db.execute(by_events).fetchall():
+        db.execute(f"DELETE FROM {table}")
+    db.execute("UPDATE journal_position SET applied_seq = 0")
 
 
 STEPS: tuple[Step, ...] = (
@@ -205,6 +235,9 @@ STEPS: tuple[Step, ...] = (
     create_guidelines,
     create_outside_labels,
     remember_who_is_left_out,
+    remember_which_judgements_count,
+    create_judge_verdicts,
+    remember_what_was_done_to_people,
 )
 
 

@@ -42,21 +42,27 @@ def add_outside_labels(store: Store, labels: Sequence[OutsideLabel]) -> AddedLab
 
     Two labels are the same when kind, source, annotator, messages, answers, verdict and task are.
     """
-    checked = [_check(label) for label in labels]
+    checked = [check_label(label) for label in labels]
+    return store.write(lambda cursor: decide_labels(cursor, checked))
+
+
+def decide_labels(
+    cursor: duckdb.DuckDBPyConnection, checked: Sequence[OutsideLabel]
+) -> Decision[AddedLabels]:
+    """`add_outside_labels` for whoever writes more in the same go; the labels come from `check_label`."""
     hashes = [content_sha256(label) for label in checked]
-
-    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[AddedLabels]:
-        sql = "SELECT content_sha256, label_id FROM outside_labels WHERE list_contains(?, content_sha256)"
-        ids: dict[str, str] = dict(cursor.execute(sql, [hashes]).fetchall()) if hashes else {}
-        events = []
-        for label, digest in zip(checked, hashes, strict=True):
-            if digest not in ids:
-                ids[digest] = label.label_id
-                events.append(_to_event(label, digest))
-        label_ids = tuple(ids[digest] for digest in hashes)
-        return Decision(AddedLabels(len(events), len(checked) - len(events), label_ids), events)
-
-    return store.write(decide)
+    # A join, not list_contains: an import brings tens of thousands of hashes.
+    sql = """
+        SELECT content_sha256, label_id FROM outside_labels
+        WHERE content_sha256 IN (SELECT unnest(?::VARCHAR[]))"""
+    ids: dict[str, str] = dict(cursor.execute(sql, [hashes]).fetchall()) if hashes else {}
+    events = []
+    for label, digest in zip(checked, hashes, strict=True):
+        if digest not in ids:
+            ids[digest] = label.label_id
+            events.append(_to_event(label, digest))
+    label_ids = tuple(ids[digest] for digest in hashes)
+    return Decision(AddedLabels(len(events), len(checked) - len(events), label_ids), events)
 
 
 def drop_outside_labels(store: Store, source: str, actor: str) -> int:
@@ -92,7 +98,8 @@ def content_sha256(label: OutsideLabel) -> str:
     return hashlib.sha256(to_json([*origin, messages, *answers]).encode()).hexdigest()
 
 
-def _check(label: OutsideLabel) -> OutsideLabel:
+def check_label(label: OutsideLabel) -> OutsideLabel:
+    """The label as it is kept, with an id; BadValue when it is none."""
     check_text("source", label.source, may_be_empty=False)
     check_text("annotator", label.annotator)
     check_text("the chosen answer", label.chosen)
@@ -110,8 +117,18 @@ def _check(label: OutsideLabel) -> OutsideLabel:
         label_id=label.label_id or new_id("o"),
         messages=check_messages(label.messages),
         created_at=utc(label.created_at),
-        extra=json.loads(to_json(label.extra)),
+        extra=_check_extra(label.extra),
     )
+
+
+def _check_extra(extra: dict[str, object]) -> dict[str, object]:
+    try:
+        text = to_json(extra)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadValue(f"the extra fields of a label are not JSON: {error}") from None
+    kept: dict[str, object] = json.loads(text)
+    return kept
 
 
 def _to_event(label: OutsideLabel, digest: str) -> Event:

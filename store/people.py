@@ -93,11 +93,34 @@ def find_person(cursor: duckdb.DuckDBPyConnection, person_id: str) -> Person:
     return _to_person(row)
 
 
+def find_by_name(store: Store, name: str) -> Person:
+    """The person called that, upper and lower case alike; NotFound when there is none."""
+    with store.read() as cursor:
+        sql = f"SELECT {_COLUMNS} FROM people WHERE name_key = ?"
+        row = cursor.execute(sql, [_name_key(check_name(name))]).fetchone()
+    if row is None:
+        raise NotFound(f"nobody is called {name!r}")
+    return _to_person(row)
+
+
 def require_active(cursor: duckdb.DuckDBPyConnection, person_id: str) -> None:
     """NotAllowed when an admin has deactivated the person; NotFound when they never existed."""
     person = find_person(cursor, person_id)
     if not person.active:
         raise NotAllowed(f"{person.name} has been deactivated")
+
+
+def require_person(store: Store, person_id: str) -> Person:
+    """`require_active` from what is kept in memory, and the person."""
+
+    def look_up() -> tuple[str, Person]:
+        return person_id, read_person(store, person_id)
+
+    person = store.roster.people.find(person_id, look_up)
+    assert person is not None
+    if not person.active:
+        raise NotAllowed(f"{person.name} has been deactivated")
+    return person
 
 
 def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person:
@@ -107,10 +130,24 @@ def set_active(store: Store, person_id: str, active: bool, actor: str) -> Person
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
         person = find_person(cursor, person_id)
         if not active:
-            for table in ("sessions", "sign_in_links", "leases"):
+            store.queue.let_go(person_id)
+            for table in ("sessions", "sign_in_links"):
                 cursor.execute(f"DELETE FROM {table} WHERE person_id = ?", [person_id])
         changed = dataclasses.replace(person, active=bool(active))
         return Decision(changed, [event] if person.active != active else [])
+
+    return store.write(decide)
+
+
+def set_role(store: Store, person_id: str, role: Role, actor: str) -> Person:
+    """Give a person another role; it counts from their next request on."""
+    check_one_of("role", role, get_args(Role))
+    event = new_event("person_role_set", utc(), person_id=person_id, role=role, actor=actor)
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person]:
+        person = find_person(cursor, person_id)
+        changed = dataclasses.replace(person, role=role)
+        return Decision(changed, [event] if changed != person else [])
 
     return store.write(decide)
 
@@ -143,10 +180,15 @@ def check_password(store: Store, name: str, password: str) -> Person | None:
 def find_by_token(store: Store, token: str) -> Person | None:
     """The active person this API token belongs to, or None."""
     digest = _sha256(token)
-    with store.read() as cursor:
-        sql = f"SELECT {_COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
-        row = cursor.execute(sql, [digest]).fetchone()
-    return _active(row) if row and hmac.compare_digest(row[6], digest) else None
+
+    def look_up() -> tuple[str, Person] | None:
+        with store.read() as cursor:
+            sql = f"SELECT {_COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
+            row = cursor.execute(sql, [digest]).fetchone()
+        person = _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        return (person.person_id, person) if person else None
+
+    return store.roster.tokens.find(digest, look_up)
 
 
 def open_session(store: Store, person_id: str, now: datetime | None = None) -> str:
@@ -158,21 +200,42 @@ def find_session(store: Store, token: str, now: datetime | None = None) -> Perso
     """Who this session belongs to; None when it ended, expired or never was."""
     digest = _sha256(token)
     sql = f"""
-        SELECT {_COLUMNS}, sessions.token_sha256 FROM sessions JOIN people USING (person_id)
-        WHERE sessions.token_sha256 = ? AND expires_at > ?"""
-    with store.read() as cursor:
-        row = cursor.execute(sql, [digest, to_column(utc(now))]).fetchone()
-    return _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        SELECT {_COLUMNS}, sessions.token_sha256, expires_at FROM sessions JOIN people USING (person_id)
+        WHERE sessions.token_sha256 = ?"""
+
+    def look_up() -> tuple[str, tuple[Person, datetime]] | None:
+        with store.read() as cursor:
+            row = cursor.execute(sql, [digest]).fetchone()
+        person = _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        return (person.person_id, (person, from_column(row[7]))) if row and person else None
+
+    found = store.roster.sessions.find(digest, look_up)
+    return found[0] if found and found[1] > utc(now) else None
+
+
+def find_known_token(store: Store, token: str) -> Person | None:
+    """`find_by_token` when the answer is kept in memory; None: look it up."""
+    return store.roster.tokens.known(_sha256(token))
+
+
+def find_known_session(store: Store, token: str, now: datetime | None = None) -> Person | None:
+    """`find_session` when the answer is kept in memory; None: look it up."""
+    found = store.roster.sessions.known(_sha256(token))
+    return found[0] if found and found[1] > utc(now) else None
 
 
 def end_session(store: Store, token: str) -> None:
     """Sign out; harmless when the session is gone already."""
+    digest = _sha256(token)
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[None]:
-        cursor.execute("DELETE FROM sessions WHERE token_sha256 = ?", [_sha256(token)])
+        cursor.execute("DELETE FROM sessions WHERE token_sha256 = ?", [digest])
         return Decision(None)
 
-    store.write(decide)
+    try:
+        store.write(decide)
+    finally:
+        store.roster.sessions.drop(digest)
 
 
 def make_sign_in_link(store: Store, person_id: str, now: datetime | None = None) -> str:

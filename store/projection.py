@@ -89,6 +89,16 @@ class Projection:
         self.close()
         self._open()
 
+    def stop_reading(self, wait_s: float = READERS_WAIT_S) -> bool:
+        """Let nobody begin to read and wait for those who do; False, with reading allowed again, when they
+        go on longer than that."""
+        with self._gate:
+            self._is_open = False
+            if self._gate.wait_for(lambda: self._num_readers == 0, wait_s):
+                return True
+            self._is_open = True
+            return False
+
     def close(self) -> None:
         """Wait for readers to finish, then close the file."""
         with self._gate:

@@ -42,11 +42,14 @@ class AddedPrompts:
 def add_prompts(store: Store, prompts: Sequence[NewPrompt], source: str) -> AddedPrompts:
     """Save the prompts that are not there yet, all or none; a known one keeps its id, source and tags."""
     check_text("source", source)
-    checked = [_check(prompt) for prompt in prompts]
+    checked = [check_prompt(prompt) for prompt in prompts]
     hashes = [_content_sha256(prompt.messages) for prompt in checked]
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[AddedPrompts]:
-        sql = "SELECT content_sha256, prompt_id FROM prompts WHERE list_contains(?, content_sha256)"
+        # A join, not list_contains: an import brings tens of thousands of hashes.
+        sql = """
+            SELECT content_sha256, prompt_id FROM prompts
+            WHERE content_sha256 IN (SELECT unnest(?::VARCHAR[]))"""
         ids: dict[str, str] = dict(cursor.execute(sql, [hashes]).fetchall()) if hashes else {}
         events = []
         for prompt, content_sha256 in zip(checked, hashes, strict=True):
@@ -86,7 +89,8 @@ def choose_prompts(store: Store, limit: int, seed: int) -> list[Prompt]:
     return [_to_prompt(row) for row in rows]
 
 
-def _check(prompt: NewPrompt) -> NewPrompt:
+def check_prompt(prompt: NewPrompt) -> NewPrompt:
+    """The prompt as it will be saved; BadValue for what the store could not give back."""
     tags = tuple(check_text("a tag", tag, may_be_empty=False) for tag in prompt.tags)
     return NewPrompt(check_messages(prompt.messages), tags)
 

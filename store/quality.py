@@ -31,7 +31,7 @@ from store.flags import (
 from store.judged import read_gold_verdicts
 from store.outside import read_outside_labels
 from store.outside_rows import measure_judges, read_pairs
-from store.verdicts import NOTHING, VerdictTable, read_verdicts, select_votes
+from store.pair_votes import NOTHING, VerdictTable, read_verdicts, select_votes
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,12 @@ def save_rating(
     return store.write(decide)
 
 
+def read_rating(store: Store, completion_id: str, person_id: str) -> Rating | None:
+    """What this person last said of the answer, taken back or not; None when they never said anything."""
+    with store.read() as cursor:
+        return _find_newest(cursor, completion_id, person_id)
+
+
 def to_rating(row: tuple[Any, ...]) -> Rating:
     """A row of `COLUMNS` as a record."""
     rating_id, completion_id, person_id, value, created_at, reasons_json, comment, correction = row

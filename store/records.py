@@ -285,6 +285,25 @@ class OutsideLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeVerdict:
+    """What an AI judge said of a pair of ours, asked in both orders; `source` is `judge:<model>`.
+
+    `first` and `second` name the better completion; a judge that changes its mind with the order says `tie`.
+    `unreadable`: a reply was none of those asked for. `failed`: an order got no reply, so it may be asked
+    again. `replies` are the raw texts in the two orders, `num_calls` every request sent for this pair.
+    """
+
+    task_id: str
+    source: str
+    content_sha256: str
+    verdict: Literal["first", "second", "tie", "unreadable", "failed"]
+    replies: tuple[str, ...]
+    num_calls: int
+    created_at: datetime
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PairRow:
     """A preference pair as a round trains on it: the very token ids the policy sampled; one row a task.
 

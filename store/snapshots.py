@@ -25,10 +25,10 @@ from store.events import to_json
 from store.journal import sync_folder
 from store.labels import build_rows
 from store.outside_rows import NOT_FOR_HOLDOUT
+from store.pair_votes import STANDING_ADJUDICATIONS, STANDING_RATINGS
 from store.records import Message, PairRow, RatingRow
 from store.shares import CapReport, cap_shares, pseudonym
 from store.training_rows import TrainingRows, prompt_digest
-from store.verdicts import STANDING_ADJUDICATIONS, STANDING_RATINGS
 
 _TIME = pa.timestamp("us", tz="UTC")
 _IDS = pa.list_(pa.int32())
@@ -219,10 +219,10 @@ def _write_files(
         "alpha": dataclasses.asdict(rows.alpha),
     }
     _write_text(folder / "report.json", to_json(report) + "\n")
-    return SnapshotReport(**counts, sha256=_seal(folder), counts_by_reason=reasons, seq=seq)
+    return SnapshotReport(**counts, sha256=seal(folder), counts_by_reason=reasons, seq=seq)
 
 
-def _seal(folder: Path) -> str:
+def seal(folder: Path) -> str:
     """List every file's SHA-256 as `sha256sum` does; returns the hash of the list."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     listing = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)

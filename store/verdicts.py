@@ -1,151 +1,195 @@
-"""What people said of pairs, read from the tables as arrays: for agreement, reliability and the quality page.
+"""What an AI judge said of our pairs: every verdict it was paid for, whether it became a label or not.
 
-Whatever stands is read; who is left out, and what the verdicts mean, is for the caller.
+A verdict is no judgement of a person and never counts as one. It is kept so that nothing is asked twice, that
+the calls can be counted against a budget, and that the judge can be compared with people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 
-from store.agreement import Floats, Ints
-from store.effective import BOTH_BAD, FIRST, SECOND, TIE, PairVotes
+from store.boundary import check_text
+from store.clock import from_column, to_column, utc
+from store.database import Store
+from store.events import new_event
+from store.judgements import COLUMNS as JUDGEMENT_COLUMNS
+from store.judgements import to_judgement
+from store.labels import STANDING_JUDGEMENTS
+from store.outside import check_label, decide_labels
+from store.records import JudgeVerdict, Message, OutsideLabel
+from store.writer import Decision
 
-# The newest act of a person on a task that still stands, and the newest thumb of a person on an answer.
-STANDING_JUDGEMENTS = """(
-    SELECT * FROM judgements WHERE NOT undone
-    QUALIFY row_number() OVER (PARTITION BY task_id, person_id ORDER BY seq DESC) = 1)"""
-STANDING_RATINGS = """(
-    SELECT * FROM ratings
-    QUALIFY row_number() OVER (PARTITION BY completion_id, person_id ORDER BY seq DESC) = 1)"""
-# The newest adjudication of a task, unless it takes the one before back.
-STANDING_ADJUDICATIONS = """(
-    SELECT * FROM (
-        SELECT * FROM adjudications QUALIFY row_number() OVER (PARTITION BY task_id ORDER BY seq DESC) = 1)
-    WHERE choice <> 'skip')"""
-NOTHING = -1  # no verdict in a column of verdicts
-# A repeat is read in the order of the task it repeats, `o`.
-_FIRST_ID = "coalesce(o.first_id, t.first_id)"
+Verdict = Literal["first", "second", "tie"]
+COLUMNS = "task_id, source, content_sha256, verdict, replies_json, num_calls, created_at, problem"
+# The newest verdict of a source on a task that was reached; what failed can be asked again.
+STANDING_VERDICTS = """(
+    SELECT * FROM judge_verdicts WHERE source = ? AND verdict <> 'failed'
+    QUALIFY row_number() OVER (PARTITION BY task_id ORDER BY seq DESC) = 1)"""
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictTable:
-    """Every standing act on a pair, skips left out, in the order they came; columns are one place an act.
+class PairToJudge:
+    """A pair of ours as a judge is to see it."""
 
-    `task` and `person` are numbers into `task_seqs` (the tasks' events) and `people`. `origin` is the task a
-    repeat repeats, else NOTHING; `left` what a verdict for the left side would be; `gold` and `adjudicated`
-    the known verdict of the task or NOTHING; `active_ms` is NaN where it was not measured.
-    """
-
-    task: Ints
-    person: Ints
-    verdict: Ints
-    origin: Ints
-    left: Ints
-    gold: Ints
-    adjudicated: Ints
-    active_ms: Floats
-    task_seqs: Ints
-    people: list[str]
-
-    @property
-    def is_repeat(self) -> npt.NDArray[np.bool_]:
-        """Which acts are on tasks shown again to measure consistency."""
-        repeats: npt.NDArray[np.bool_] = self.origin != NOTHING
-        return repeats
+    task_id: str
+    messages: tuple[Message, ...]
+    first: str
+    second: str
 
 
-def read_verdicts(cursor: duckdb.DuckDBPyConnection) -> VerdictTable:
-    """The table as it is at this moment."""
-    who = "SELECT person_id, min(seq) FROM judgements GROUP BY person_id ORDER BY 2"
-    people = [person_id for person_id, _ in cursor.execute(who).fetchall()]
-    sql = f"""
-        WITH who AS (SELECT unnest($people::VARCHAR[]) AS person_id, generate_subscripts($people, 1) - 1 AS n)
-        SELECT t.seq AS task, who.n AS person, {_verdict("j.choice", "j.chosen_id")} AS verdict,
-            coalesce(o.seq, {NOTHING}) AS origin, if(j.left_id = {_FIRST_ID}, {FIRST}, {SECOND}) AS left_side,
-            {_verdict("g.choice", "g.chosen_id")} AS gold,
-            {_verdict("a.choice", "a.chosen_id")} AS adjudicated,
-            coalesce(j.active_ms::DOUBLE, 'NaN'::DOUBLE) AS active_ms, j.seq AS seq
-        FROM judgements AS j
-        JOIN tasks AS t USING (task_id)
-        JOIN who ON who.person_id = j.person_id
-        LEFT JOIN tasks AS o ON o.task_id = t.repeat_of
-        LEFT JOIN gold AS g ON g.task_id = t.task_id
-        LEFT JOIN {STANDING_ADJUDICATIONS} AS a ON a.task_id = t.task_id
-        WHERE t.kind = 'pair' AND NOT j.undone"""
-    found = cursor.execute(sql, {"people": people}).fetchnumpy()
-    columns = _standing({name: np.asarray(column) for name, column in found.items()})
-    seqs, places = np.unique(np.concatenate([columns["task"], columns["origin"]]), return_inverse=True)
-    task, origin = places[: len(columns["task"])], places[len(columns["task"]) :]
-    return VerdictTable(
-        task=task,
-        person=columns["person"].astype(np.int64),
-        verdict=columns["verdict"].astype(np.int64),
-        origin=np.where(columns["origin"] == NOTHING, NOTHING, origin),
-        left=columns["left_side"].astype(np.int64),
-        gold=columns["gold"].astype(np.int64),
-        adjudicated=columns["adjudicated"].astype(np.int64),
-        active_ms=columns["active_ms"].astype(np.float64),
-        task_seqs=seqs,
-        people=people,
-    )
+@dataclass(frozen=True, slots=True)
+class CommonTask:
+    """A task that both the judge and people have decided; people by the most frequent of their verdicts."""
+
+    task_id: str
+    by_judge: Verdict
+    by_people: Verdict
 
 
-def select_votes(table: VerdictTable, left_out: Collection[str] = ()) -> PairVotes:
-    """What reliability is fitted on: the acts of those who are not left out, repeats apart from votes."""
-    absent = np.array([person_id in left_out for person_id in table.people], dtype=bool)
-    here = ~absent[table.person] if len(table.person) else np.zeros(0, dtype=bool)
-    voted = here & ~table.is_repeat
-    known = np.where(table.adjudicated != NOTHING, table.adjudicated, table.gold)
-    answered = voted & (known != NOTHING)
-    first_said = dict(
-        zip(
-            zip(table.task[voted].tolist(), table.person[voted].tolist(), strict=True),
-            table.verdict[voted].tolist(),
-            strict=True,
+def save_verdict(store: Store, verdict: JudgeVerdict, label: OutsideLabel | None = None) -> JudgeVerdict:
+    """Save what the judge said, and in the same write the label it gives, if it gives one."""
+    check_text("source", verdict.source, may_be_empty=False)
+    for reply in (*verdict.replies, verdict.problem):
+        check_text("a reply", reply)
+    labels = [check_label(label)] if label is not None else []
+
+    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[JudgeVerdict]:
+        saved = new_event(
+            "judge_verdict_saved",
+            verdict.created_at,
+            task_id=verdict.task_id,
+            source=verdict.source,
+            content_sha256=verdict.content_sha256,
+            verdict=verdict.verdict,
+            replies=list(verdict.replies),
+            num_calls=verdict.num_calls,
+            problem=verdict.problem,
         )
-        if table.is_repeat.any()
-        else ()
-    )
-    repeats = []
-    again = here & table.is_repeat
-    for origin, person, verdict in zip(
-        table.origin[again].tolist(), table.person[again].tolist(), table.verdict[again].tolist(), strict=True
-    ):
-        before = first_said.get((origin, person))
-        if before is not None:
-            repeats.append((person, before, verdict))
-    return PairVotes(
-        task=table.task[voted],
-        person=table.person[voted],
-        verdict=table.verdict[voted],
-        num_tasks=len(table.task_seqs),
-        people=table.people,
-        known=dict(zip(table.task[answered].tolist(), known[answered].tolist(), strict=True)),
-        repeats=repeats,
-    )
+        return Decision(verdict, [saved, *decide_labels(cursor, labels).events])
+
+    return store.write(decide)
 
 
-def _standing(columns: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """In the order they came, the newest act of a person on a task, unless it is a skip.
+def find_pairs_to_judge(
+    store: Store, source: str, limit: int, again_unreadable: bool = False
+) -> list[PairToJudge]:
+    """Up to `limit` pairs that source has not judged, those people have judged first, the newest first.
 
-    Done here and not as a window over the table, which takes three times as long.
+    Never repeats, gold, or two equal texts. A decided pair whose label was dropped is among them, because
+    asking again is how to get it back; unreadable ones are only with `again_unreadable`.
     """
-    order = np.argsort(columns["seq"], kind="stable")
-    columns = {name: column[order] for name, column in columns.items()}
-    keys = columns["task"].astype(np.int64) * (int(columns["person"].max(initial=0)) + 1) + columns["person"]
-    _, newest = np.unique(keys[::-1], return_index=True)
-    kept = np.sort(len(keys) - 1 - newest)
-    kept = kept[columns["verdict"][kept] != NOTHING]
-    return {name: column[kept] for name, column in columns.items()}
+    sql = f"""
+        SELECT t.task_id, one.messages_json, one.text, other.text
+        FROM tasks AS t
+        JOIN completions AS one ON one.completion_id = t.first_id
+        JOIN completions AS other ON other.completion_id = t.second_id
+        LEFT JOIN {STANDING_VERDICTS} AS v ON v.task_id = t.task_id
+        WHERE t.kind = 'pair' AND t.purpose <> 'repeat' AND (t.num_accepted > 0 OR NOT t.retired)
+        AND t.task_id NOT IN (SELECT task_id FROM gold)
+        AND one.text <> other.text
+        AND (v.task_id IS NULL OR (? AND v.verdict = 'unreadable') OR (
+            v.verdict IN ('first', 'second') AND t.task_id NOT IN (
+                SELECT task_id FROM outside_labels WHERE source = ? AND task_id IS NOT NULL)))
+        ORDER BY t.num_accepted > 0 DESC, t.seq DESC LIMIT ?"""
+    with store.read() as cursor:
+        rows = cursor.execute(sql, [source, again_unreadable, source, limit]).fetchall()
+    return [PairToJudge(row[0], tuple(json.loads(row[1])), row[2], row[3]) for row in rows]
 
 
-def _verdict(choice: str, chosen_id: str) -> str:
-    """SQL that gives the verdict on task `t`, NOTHING where there is none."""
-    return f"""CASE {choice} WHEN 'tie' THEN {TIE} WHEN 'both_bad' THEN {BOTH_BAD}
-        WHEN 'prefer' THEN if({chosen_id} = {_FIRST_ID}, {FIRST}, {SECOND}) ELSE {NOTHING} END"""
+def find_verdict(store: Store, source: str, content_sha256: str) -> JudgeVerdict | None:
+    """The newest readable verdict of that source on that very content, whichever task it was asked for."""
+    sql = f"""
+        SELECT {COLUMNS} FROM judge_verdicts
+        WHERE source = ? AND content_sha256 = ? AND verdict IN ('first', 'second', 'tie')
+        ORDER BY seq DESC LIMIT 1"""
+    with store.read() as cursor:
+        row = cursor.execute(sql, [source, content_sha256]).fetchone()
+    return None if row is None else _to_verdict(row)
+
+
+def count_calls(store: Store, source: str, since: datetime | None = None) -> int:
+    """How many requests that judge was sent, since then or ever."""
+    sql = "SELECT coalesce(sum(num_calls), 0) FROM judge_verdicts WHERE source = ?"
+    with store.read() as cursor:
+        if since is None:
+            row = cursor.execute(sql, [source]).fetchone()
+        else:
+            row = cursor.execute(f"{sql} AND created_at >= ?", [source, to_column(since)]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def count_verdicts(store: Store, source: str) -> dict[str, int]:
+    """How many tasks stand at each verdict, and how many attempts failed."""
+    standing = f"SELECT verdict, count(*) FROM {STANDING_VERDICTS} GROUP BY verdict"
+    failed = "SELECT count(*) FROM judge_verdicts WHERE source = ? AND verdict = 'failed'"
+    with store.read() as cursor:
+        counts: dict[str, int] = dict(cursor.execute(standing, [source]).fetchall())
+        row = cursor.execute(failed, [source]).fetchone()
+    return {name: counts.get(name, 0) for name in ("first", "second", "tie", "unreadable")} | {
+        "failed": int(row[0]) if row else 0
+    }
+
+
+def read_common_tasks(store: Store, source: str) -> list[CommonTask]:
+    """Every task that the judge and at least one person have decided, in the order of the tasks.
+
+    An adjudication outweighs the votes. Skips and "both bad" are no decision between the two.
+    """
+    judged = f"""
+        SELECT v.task_id, v.verdict, t.first_id FROM {STANDING_VERDICTS} AS v JOIN tasks AS t USING (task_id)
+        WHERE v.verdict IN ('first', 'second', 'tie') ORDER BY t.seq"""
+    decided = f"""
+        SELECT {JUDGEMENT_COLUMNS} FROM {STANDING_JUDGEMENTS} AS j WHERE choice IN ('prefer', 'tie')
+        AND task_id IN (SELECT task_id FROM judge_verdicts WHERE source = ?)"""
+    settled = """
+        SELECT task_id, choice, chosen_id FROM adjudications
+        QUALIFY row_number() OVER (PARTITION BY task_id ORDER BY seq DESC) = 1"""
+    with store.read() as cursor:
+        verdicts = cursor.execute(judged, [source]).fetchall()
+        judgements = [to_judgement(row) for row in cursor.execute(decided, [source]).fetchall()]
+        final = {row[0]: (row[1], row[2]) for row in cursor.execute(settled).fetchall()}
+    votes: dict[str, list[tuple[str, str | None]]] = {}
+    for judgement in judgements:
+        votes.setdefault(judgement.task_id, []).append((judgement.choice, judgement.chosen_id))
+    found = []
+    for task_id, verdict, first_id in verdicts:
+        cast = [final[task_id]] if task_id in final else votes.get(task_id, [])
+        by_people = _most_frequent(cast, first_id)
+        if by_people is not None:
+            found.append(CommonTask(task_id, verdict, by_people))
+    return found
+
+
+def _most_frequent(votes: Sequence[tuple[str, str | None]], first_id: str) -> Verdict | None:
+    """What most votes say; as many for one as for the other is a tie; None without a vote."""
+    counts: Counter[Verdict] = Counter()
+    for choice, chosen_id in votes:
+        if choice == "tie":
+            counts["tie"] += 1
+        elif choice == "prefer":
+            counts["first" if chosen_id == first_id else "second"] += 1
+    if not counts:
+        return None
+    most = max(counts.values())
+    leading = [verdict for verdict, count in counts.items() if count == most]
+    return leading[0] if len(leading) == 1 else "tie"
+
+
+def _to_verdict(row: tuple[Any, ...]) -> JudgeVerdict:
+    task_id, source, content_sha256, verdict, replies_json, num_calls, created_at, problem = row
+    replies = tuple(json.loads(replies_json))
+    return JudgeVerdict(
+        task_id, source, content_sha256, verdict, replies, num_calls, from_column(created_at), problem
+    )
+
+
+def start_of_day(now: datetime | None = None) -> datetime:
+    """Midnight UTC, from which a day's calls are counted."""
+    return utc(now).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -34,8 +34,8 @@ class Decision(Generic[Result]):
     events: Sequence[Event] = ()
 
 
-# Refuses with a HeedError before it changes anything. It may change `leases`, `sessions` and `sign_in_links`
-# directly; facts only through the events it returns. It may be called twice when its group is taken apart.
+# Refuses with a HeedError before it changes anything. It may change `sessions` and `sign_in_links` directly,
+# facts only through the events it returns. It may be called twice when its group is taken apart.
 Decide = Callable[[duckdb.DuckDBPyConnection], Decision[Result]]
 
 
@@ -44,6 +44,15 @@ class Command:
     """One caller's wish and where they wait for the answer."""
 
     decide: Decide[Any]
+    sees_tables: bool = True
+    answer: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Work for the writer's thread that is no transaction; everybody behind it waits."""
+
+    act: Callable[[], Any]
     answer: Future[Any] = field(default_factory=Future)
 
 
@@ -52,31 +61,38 @@ class Writer:
 
     def __init__(self, commit: Callable[[list[Command]], None], *, queue_size: int = QUEUE_SIZE) -> None:
         self._commit = commit
-        self._queue: queue.Queue[Command | None] = queue.Queue(queue_size)
+        self._queue: queue.Queue[Command | Alone | None] = queue.Queue(queue_size)
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, decide: Decide[Result]) -> Result:
+    def submit(self, decide: Decide[Result], *, sees_tables: bool = True) -> Result:
         """Wait until the command is decided and durable; Busy when too many wait already."""
         assert threading.current_thread() is not self._thread, (
             "a decision must not write through the store again"
         )
-        answer: Future[Result] = self.send(decide)
+        answer: Future[Result] = self.send(decide, sees_tables=sees_tables)
         return answer.result()
 
-    def send(self, decide: Decide[Result]) -> Future[Result]:
+    def send(self, decide: Decide[Result], *, sees_tables: bool = True) -> Future[Result]:
         """Queue the command without waiting for it."""
-        command = Command(decide)
+        return self._put(Command(decide, sees_tables))
+
+    def run_alone(self, act: Callable[[], Result]) -> Result:
+        """Run `act` in the writer's thread between two groups: nothing is written meanwhile."""
+        answer: Future[Result] = self._put(Alone(act))
+        return answer.result()
+
+    def _put(self, wish: Command | Alone) -> Future[Any]:
         with self._closing:
             if self._closed:
                 raise HeedError("the store is closed")
             try:
-                self._queue.put_nowait(command)
+                self._queue.put_nowait(wish)
             except queue.Full:
                 raise Busy(f"{self._queue.maxsize} writes are waiting; try again shortly") from None
-        return command.answer
+        return wish.answer
 
     def num_waiting(self) -> int:
         """How many commands wait in the queue."""
@@ -94,24 +110,33 @@ class Writer:
         last = False
         while not last:
             group, last = self._take_group()
-            if group:
-                self._commit_group(group)
+            commands: list[Command] = []
+            for wish in group:
+                if isinstance(wish, Command):
+                    commands.append(wish)
+                else:
+                    self._commit_group(commands)
+                    commands = []
+                    _run_alone(wish)
+            self._commit_group(commands)
 
-    def _take_group(self) -> tuple[list[Command], bool]:
+    def _take_group(self) -> tuple[list[Command | Alone], bool]:
         """Everything that waits, up to a group, and whether the end was reached."""
-        group: list[Command] = []
-        command = self._queue.get()
-        while command is not None:
-            group.append(command)
+        group: list[Command | Alone] = []
+        wish = self._queue.get()
+        while wish is not None:
+            group.append(wish)
             if len(group) == GROUP_SIZE:
                 return group, False
             try:
-                command = self._queue.get_nowait()
+                wish = self._queue.get_nowait()
             except queue.Empty:
                 return group, False
         return group, True
 
     def _commit_group(self, group: list[Command]) -> None:
+        if not group:
+            return
         try:
             self._commit(group)
         except Exception as error:  # the thread must outlive anything, or every later caller waits for ever
@@ -119,3 +144,10 @@ class Writer:
             for command in group:
                 if not command.answer.done():
                     command.answer.set_exception(error)
+
+
+def _run_alone(work: Alone) -> None:
+    try:
+        work.answer.set_result(work.act())
+    except Exception as error:  # the thread must outlive anything; the caller raises it again
+        work.answer.set_exception(error)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annotate.services import Services, WebSettings
+from annotate.synthetic import SyntheticDesk
 from store.database import Store
-from store.errors import NotFound
+from store.errors import Busy, NotFound
 from store.records import Chunk, Message, Sampling, Why
 
 
@@ -22,12 +23,15 @@ class ScriptedSample:
     known: tuple[str, ...] = ("live", "base", "v0")
     gate: threading.Event | None = None
     breaks_after: int | None = None
+    at_most: int | None = None  # requests that are taken before it is busy
     asked: list[tuple[str, tuple[Message, ...], Sampling]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Iterator[Chunk]:
         if model not in self.known:
             raise NotFound(f"policy {model!r} is unknown; known: {', '.join(self.known)}")
+        if self.at_most is not None and len(self.asked) >= self.at_most:
+            raise Busy(f"{len(self.asked)} requests wait for policy {model}; try again shortly")
         self.asked.append((model, tuple(messages), sampling))
         return self._stream()
 
@@ -65,6 +69,7 @@ def make_services(store: Store, sample: ScriptedSample | None = None, **changes:
         "read_log": lambda _round_id, _lines: [],
         "is_ready": lambda: True,
         "write_metrics": lambda: "# HELP heed_up 1\nheed_up 1\n",
+        "synthetic": SyntheticDesk(store, sample or ScriptedSample()),
         "settings": WebSettings(),
     }
     return Services(**{**given, **changes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,9 @@ import httpx
 import pytest
 
 from settings import STARTER, ServeSettings
+from tests.annotate.judging import JudgeServer, serve
 from tests.running import ADMIN_TOKEN, ROOT, RunningService, free_port
+from tests.store import samples
 from tests.trainer.labelled import judge_pairs
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -118,6 +121,27 @@ def check_backup(command: str, folder: Path) -> None:
     assert "was opened and compared" in run(command, folder)
 
 
+def check_judge(command: str, folder: Path) -> None:
+    from store.database import Store
+
+    store = Store.open(folder / "data")
+    task = samples.task(store)
+    store.close()
+    with serve(JudgeServer(bias="tie").app()) as url:
+        printed = run(command.replace("http://localhost:8000/v1", url), folder)
+    assert json.loads(printed)["verdicts"]["tie"] == 1, task
+
+
+def check_erase_person(command: str, folder: Path) -> None:
+    from store.database import Store
+    from store.people import add_person
+
+    store = Store.open(folder / "data")
+    add_person(store, "ann", "annotator")
+    store.close()
+    assert "versions trained on them: none" in run(command, folder)
+
+
 def check_benchmark_flags(command: str, folder: Path) -> None:
     """Minutes long in full: here its flags are accepted; benchmarks/RESULTS.md holds what it printed."""
     assert "--rounds" in run(command + " --help", folder)
@@ -133,6 +157,8 @@ CHECKS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("python app.py serve --model", check_real_model),
     ("python app.py export", check_export),
     ("python app.py backup", check_backup),
+    ("python app.py judge", check_judge),
+    ("python app.py erase-person", check_erase_person),
     ("python -m benchmarks.", check_benchmark_flags),
     ("python -m pytest -m slow", lambda command, _: check_plain(command + " --collect-only -q", ROOT)),
     ("python app.py", check_plain),

@@ -40,6 +40,8 @@ def test_a_group_is_reached_by_flag_and_by_variable(monkeypatch: pytest.MonkeyPa
         (["--trainer.beta", "-1"], "beta"),
         (["--min-new-labels", "0"], "min_new_labels"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--judge.url", "http://localhost:1/v1"], "both url and model"),
+        (["--rollout.order", "newest"], "uncertain"),
     ],
 )
 def test_an_impossible_value_stops_the_start_and_is_named(
@@ -62,6 +64,10 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ServeSettings.read([], "serve")
 
 
-def test_the_admin_token_is_masked_when_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked_when_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEED_ADMIN_TOKEN", "s3cret-s3cret")
-    assert "s3cret" not in str(ServeSettings.read([], "config").masked())
+    monkeypatch.setenv("HEED_JUDGE__KEY", "s3cret-s3cret")
+    settings = ServeSettings.read(["--judge.url", "http://localhost:1/v1", "--judge.model", "m"], "config")
+    assert settings.judging().key == "s3cret-s3cret"
+    assert "s3cret" not in str(settings.masked())
+    assert settings.masked()["judge"]["key"] == "set"

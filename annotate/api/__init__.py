@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from annotate.api import adjudication, chat, data, health, labels, people, policies, quality, rounds, schema
+from annotate.api import (
+    adjudication,
+    chat,
+    data,
+    guidelines,
+    health,
+    labels,
+    people,
+    policies,
+    quality,
+    rounds,
+    schema,
+    sources,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
     schema.routes,
     chat.routes,
     labels.routes,
+    guidelines.routes,
     data.routes,
     rounds.routes,
     adjudication.routes,
     quality.routes,
     policies.routes,
     people.routes,
+    sources.routes,
 )

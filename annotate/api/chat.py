@@ -27,11 +27,12 @@ from annotate.api.completions import (
     write_end,
 )
 from annotate.api.given import Body, Given, MessageAnswer, ShortText, Tester, Text, show_messages
-from annotate.chat import Answer, answer, rate
+from annotate.chat import Answer, answer
+from annotate.feedback import ComparedAs, compare, rate
 from store.completions import ConversationSummary, read_conversation, read_conversations
 from store.errors import Busy, HeedError
 from store.policies import read_policies
-from store.records import FinishReason, Turn
+from store.records import Choice, FinishReason, Turn
 
 log = logging.getLogger(__name__)
 routes = APIRouter(prefix="/v1", tags=["chat"])
@@ -54,6 +55,30 @@ class FeedbackAnswer:
     rating_id: str
     completion_id: str
     rating: Literal[1, -1, 0]
+    created_at: datetime
+
+
+class ComparisonBody(Body):
+    """Which of two answers to the same messages is better; `strength` 2 is much better, 1 slightly."""
+
+    first_id: Annotated[str, Field(max_length=100)]
+    second_id: Annotated[str, Field(max_length=100)]
+    choice: ComparedAs
+    strength: Literal[1, 2] = 1
+    reasons: list[ShortText] = Field(default=[], max_length=12)
+    comment: Text = ""
+
+
+@dataclass(frozen=True)
+class ComparisonAnswer:
+    """The comparison as it was saved; a later one of the same two answers takes its place."""
+
+    judgement_id: str
+    first_id: str
+    second_id: str
+    choice: Choice
+    chosen_id: str | None
+    strength: int
     created_at: datetime
 
 
@@ -132,6 +157,24 @@ def save_feedback(body: FeedbackBody, services: Given, person: Tester) -> Feedba
         services, person, body.completion_id, body.rating, body.reasons, body.comment, body.correction
     )
     return FeedbackAnswer(saved.rating_id, saved.completion_id, saved.value, saved.created_at)
+
+
+@routes.post("/comparisons", status_code=201)
+def save_comparison(body: ComparisonBody, services: Given, person: Tester) -> ComparisonAnswer:
+    """Say which of two answers to you is better; both must answer the same messages."""
+    given = (body.first_id, body.second_id, body.choice)
+    saved = compare(
+        services, person, *given, strength=body.strength, reasons=body.reasons, comment=body.comment
+    )
+    return ComparisonAnswer(
+        judgement_id=saved.judgement_id,
+        first_id=body.first_id,
+        second_id=body.second_id,
+        choice=saved.choice,
+        chosen_id=saved.chosen_id,
+        strength=saved.strength,
+        created_at=saved.created_at,
+    )
 
 
 @routes.get("/conversations")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from annotate.acts import ShownChoice
 from annotate.api.given import Annotator, Body, Given, MessageAnswer, ShortText, Text, show_messages
-from annotate.session import ShownChoice, TaskView, judge, next_task, renew, undo
+from annotate.blinding import Side
+from annotate.guidelines import require_accepted
+from annotate.session import Earlier, TaskView, judge, next_task, read_earlier, renew, undo
 from store.records import TaskKind
 
 routes = APIRouter(prefix="/v1", tags=["labels"])
@@ -23,13 +26,17 @@ class NextTask(Body):
 
 
 class JudgementBody(Body):
-    """What was decided. A correction edits the preferred answer of a pair, or the single one."""
+    """What was decided. A correction edits the preferred answer of a pair, or the single one.
+
+    `strength` is up to 1, 2 or 3 on a scale of 3, 5 or 7 points. `unsafe` names sides; a single one is left.
+    """
 
     choice: ShownChoice
-    strength: Literal[1, 2] = 1
+    strength: Literal[1, 2, 3] = 1
     reasons: list[ShortText] = Field(default=[], max_length=12)
     comment: Text = ""
     correction: Text | None = None
+    unsafe: list[Side] = Field(default=[], max_length=2)
     active_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
 
 
@@ -43,6 +50,13 @@ class TaskAnswer:
     messages: list[MessageAnswer]
     left: str
     right: str | None
+
+
+@dataclass(frozen=True)
+class UndoAnswer(TaskAnswer):
+    """The task that is yours again, with what you had said of it."""
+
+    earlier: Earlier | None
 
 
 @dataclass(frozen=True)
@@ -65,8 +79,13 @@ class JudgementAnswer:
 
 @routes.post("/tasks/next", responses={204: {"description": "none left for you"}}, response_model=TaskAnswer)
 def lease_next(services: Given, person: Annotator, body: NextTask | None = None) -> TaskAnswer | Response:
-    """The task you hold, or the next one; sides are drawn at random and stay as drawn."""
-    return _show(next_task(services, person, (body or NextTask()).kind))
+    """The task you hold, or the next one; sides are drawn at random and stay as drawn.
+
+    409 while the guidelines that an admin set last are not accepted.
+    """
+    require_accepted(services.store, person)
+    view = next_task(services, person, (body or NextTask()).kind)
+    return Response(status_code=204) if view is None else TaskAnswer(**_show(view))
 
 
 @routes.post("/tasks/{task_id}/heartbeat")
@@ -88,18 +107,20 @@ def save_choice(task_id: str, body: JudgementBody, services: Given, person: Anno
         comment=body.comment,
         correction=body.correction,
         active_ms=body.active_ms,
+        unsafe=body.unsafe,
     )
     return JudgementAnswer(saved.judgement_id, task_id, body.choice, saved.created_at)
 
 
-@routes.post("/judgements/undo", responses={204: {"description": "none to undo"}}, response_model=TaskAnswer)
-def undo_judgement(services: Given, person: Annotator) -> TaskAnswer | Response:
-    """Take your newest judgement or skip back; the task is yours again, sides unchanged."""
-    return _show(undo(services, person))
-
-
-def _show(view: TaskView | None) -> TaskAnswer | Response:
+@routes.post("/judgements/undo", responses={204: {"description": "none to undo"}}, response_model=UndoAnswer)
+def undo_judgement(services: Given, person: Annotator) -> UndoAnswer | Response:
+    """Take your newest judgement or skip back: its task, same sides, is yours. Again goes further back."""
+    view = undo(services, person)
     if view is None:
         return Response(status_code=204)
-    messages = show_messages(view.messages)
-    return TaskAnswer(view.task_id, view.kind, view.lease_expires_at, messages, view.left, view.right)
+    return UndoAnswer(**_show(view), earlier=read_earlier(services, person, view.task_id))
+
+
+def _show(view: TaskView) -> dict[str, Any]:
+    shown = {name: getattr(view, name) for name in ("task_id", "kind", "lease_expires_at", "left", "right")}
+    return shown | {"messages": show_messages(view.messages)}

@@ -8,9 +8,11 @@ from fastapi import APIRouter
 
 from annotate.api.given import Admin, Body, Given, ShortText
 from annotate.auth import AUTOMATION
+from store.erasure import Erasure, erase_person
 from store.errors import BadValue, StateConflict
 from store.people import add_person, make_sign_in_link, read_people, read_person, set_active
 from store.records import Person, Role
+from store.redaction import Mode
 
 routes = APIRouter(prefix="/v1/people", tags=["people"])
 
@@ -69,6 +71,29 @@ def deactivate_person(person_id: str, services: Given, person: Admin) -> Person:
 def activate_person(person_id: str, services: Given, person: Admin) -> Person:
     """Let them in again."""
     return set_active(services.store, person_id, True, person.name)
+
+
+class EraseBody(Body):
+    """How somebody is erased; `confirm` is their name, typed out."""
+
+    mode: Mode = "delete"
+    confirm: ShortText
+    also_backups: bool = False
+
+
+@routes.post("/{person_id}/erase")
+def erase(person_id: str, body: EraseBody, services: Given, person: Admin) -> Erasure:
+    """Erase somebody for good: what goes, and which versions were trained on them, is in the answer."""
+    return erase_person(
+        services.store,
+        person_id,
+        body.mode,
+        actor=person.name,
+        confirm=body.confirm,
+        actor_id=person.person_id,
+        backup_folder=services.backup_folder,
+        also_backups=body.also_backups,
+    )
 
 
 @routes.post("/{person_id}/sign-in-link", status_code=201)

@@ -1,302 +1,254 @@
-"""What each event of the annotate page does and shows; every handler checks the role, then calls the session.
+"""What each event of the annotate page does; every handler checks the role, then calls the session.
 
 An item leaves the screen only after its judgement was saved; when that fails, it and everything typed stay.
+Each handler gets what stands on the page, in the order of `Given`, and answers with updates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any, cast
 
 import gradio as gr
 
 from annotate import session
+from annotate.acts import CORRECTABLE
 from annotate.auth import require
-from annotate.pages.acts import ACTS, SKIP, Act
+from annotate.guidelines import must_read
+from annotate.pages.acts import Act, Acts
+from annotate.pages.annotate_parts import Given, Parts
+from annotate.pages.annotate_text import write_decisions
+from annotate.pages.annotate_view import View
+from annotate.pages.desk import read_draft
 from annotate.pages.faults import explain
-from annotate.pages.showing import reveal
-from annotate.pages.text import plain, safe_md
+from annotate.pages.text import plain
 from annotate.pages.top_bar import write_account, write_links
 from annotate.services import Services
 from store.errors import BadValue, LeaseLost, StateConflict
-from store.judgements import count_judgements
-from store.records import Message, Person, TaskKind
-from store.tasks import count_open_tasks
+from store.guidelines import accept_guidelines
+from store.records import Person, TaskKind
+from store.revision import read_decisions
 
 Update = Any  # a dict of component to new value, or gr.skip(); Gradio has no types of its own for it
 
-
-@dataclass(frozen=True)
-class Parts:
-    """Every component that a handler reads or writes."""
-
-    links: Any
-    account: Any
-    kind: Any
-    status: Any
-    not_saved: Any
-    not_saved_says: Any
-    stage: Any
-    history: Any
-    prompt: Any
-    side_b: Any
-    heading_a: Any
-    answer_a: Any
-    answer_b: Any
-    empty: Any
-    empty_says: Any
-    pair_votes: Any
-    single_votes: Any
-    both_bad: Any
-    skip: Any
-    detail: Any
-    reasons: Any
-    comment: Any
-    correction: Any
-    task_id: Any
-    active_ms: Any
-    pending: Any
-    look_again: Any
-
-    def all(self) -> list[Any]:
-        """The components in the order of their declaration, as Gradio wants its outputs."""
-        return [getattr(self, part.name) for part in fields(self)]
+REASSIGNED = "This item was reassigned; nothing was saved."
 
 
 class Handlers:
     """One call into `annotate.session` each, and what the person sees when it fails."""
 
-    def __init__(self, services: Services, parts: Parts) -> None:
+    def __init__(self, services: Services, parts: Parts, acts: Acts) -> None:
+        self.parts = parts
+        self.acts = acts
         self._services = services
-        self._parts = parts
+        self._view = View(services, parts, acts)
 
-    def open(self, kind: str, request: gr.Request) -> Update:
+    def open(self, request: gr.Request, *values: Any) -> Update:
         """Fill the top bar and load the first item (or the one still held, after a reload)."""
         try:
             person = require(request.request, "annotator")
+            bar = {
+                self.parts.links: write_links("Annotate", person.role),
+                self.parts.account: write_account(person, None),
+            }
+            guide = self._view.guide(is_new=False)
         except Exception as error:
             return self._refuse(error, "open this page")
-        bar = {
-            self._parts.links: write_links("Annotate", person.role),
-            self._parts.account: write_account(person, None),
-        }
-        return bar | self._advance(person, kind, "")
+        return bar | guide | self._advance(person, Given(*values))
 
-    def load(self, kind: str, request: gr.Request) -> Update:
-        """The next item of `kind`."""
-        try:
-            return self._advance(require(request.request, "annotator"), kind, "")
-        except Exception as error:
-            return self._refuse(error, "load the next item")
-
-    def renew(self, task_id: str, kind: str, request: gr.Request) -> Update:
-        """Keep holding the item on screen; when it is lost, say so and show another."""
-        if not task_id:
-            return gr.skip()
+    def load(self, request: gr.Request, *values: Any) -> Update:
+        """The next item of the kind that is chosen."""
         try:
             person = require(request.request, "annotator")
-            session.renew(self._services, person, task_id)
+        except Exception as error:
+            return self._refuse(error, "load the next item")
+        return self._advance(person, Given(*values))
+
+    def load_other(self, request: gr.Request, *values: Any) -> Update:
+        """The next item of the other kind, from an empty queue."""
+        try:
+            person = require(request.request, "annotator")
+            other = "single" if _check_kind(Given(*values).kind) == "pair" else "pair"
+        except Exception as error:
+            return self._refuse(error, "load the next item")
+        return {self.parts.kind: other} | self._advance(person, Given(*values), kind=other)
+
+    def accept(self, request: gr.Request, *values: Any) -> Update:
+        """Note that the guidelines on screen were read, and go on."""
+        try:
+            person, given = require(request.request, "annotator"), Given(*values)
+            accept_guidelines(self._services.store, person.person_id, int(given.guide_version or 0))
+            guide = self._view.guide(is_new=False)
+        except StateConflict:  # another version was set meanwhile: it is shown now
+            return self._advance(person, given)
+        except Exception as error:
+            return self._refuse(error, "save that you have read the guidelines")
+        return guide | self._advance(person, given)
+
+    def renew(self, request: gr.Request, *values: Any) -> Update:
+        """Keep holding the item on screen; when it is lost, say so and show another."""
+        try:
+            person, given = require(request.request, "annotator"), Given(*values)
+            if not given.task_id:
+                return gr.skip()
+            session.renew(self._services, person, given.task_id)
         except LeaseLost:
-            return self._advance(person, kind, "That item was given to someone else; nothing was lost.")
+            return self._advance(person, given, REASSIGNED)
         except Exception as error:
             return self._refuse(error, "keep this item reserved for you")
         return gr.skip()
 
-    def judging(self, act: Act) -> Callable[..., Update]:
-        """The handler of one button."""
+    def highlight(self, request: gr.Request, *values: Any) -> Update:
+        """The same two answers with or without their differences marked."""
+        try:
+            person, given = require(request.request, "annotator"), Given(*values)
+            if not given.task_id:
+                return gr.skip()
+            return self._view.answers(
+                session.read_held(self._services, person, given.task_id), given.highlight
+            )
+        except LeaseLost:
+            return self._advance(person, given, REASSIGNED)
+        except Exception as error:
+            return self._refuse(error, "compare the two answers")
 
-        def judge(
-            task_id: str,
-            kind: str,
-            reasons: list[str],
-            comment: str,
-            correction: str,
-            active_ms: float | None,
-            request: gr.Request,
-        ) -> Update:
-            return self._judge(act, task_id, kind, reasons, comment, correction, active_ms, request)
+    def judging(self, act: Act) -> Callable[..., Update]:
+        """The handler of one button: it saves, or only selects while the detail panel is open."""
+
+        def judge(request: gr.Request, *values: Any) -> Update:
+            try:
+                person, given = require(request.request, "annotator"), Given(*values)
+            except Exception as error:
+                return self._refuse(error, "save this judgement")
+            if not given.task_id:
+                return gr.skip()
+            if given.is_detail_open and act.choice != "skip":
+                return self._select(person, given, act)
+            return self._judge(person, given, act)
 
         return judge
 
-    def retry(
-        self,
-        pending: str,
-        task_id: str,
-        kind: str,
-        reasons: list[str],
-        comment: str,
-        correction: str,
-        active_ms: float | None,
-        request: gr.Request,
-    ) -> Update:
-        """The choice that was not saved, once more."""
-        act = ACTS.get(pending)
-        if act is None:
-            return self.load(kind, request)
-        return self._judge(act, task_id, kind, reasons, comment, correction, active_ms, request)
+    def save(self, request: gr.Request, *values: Any) -> Update:
+        """Save the choice that was selected, with everything in the detail panel."""
+        return self._save_selected(request, Given(*values), "Choose an answer first, then save.")
 
-    def undo(self, kind: str, request: gr.Request) -> Update:
-        """Bring the last item back with the same sides."""
+    def retry(self, request: gr.Request, *values: Any) -> Update:
+        """The choice that was not saved, once more; without one, the next item."""
+        return self._save_selected(request, Given(*values), "")
+
+    def restore(self, request: gr.Request, *values: Any) -> Update:
+        """Put a draft that the browser kept back on its item."""
         try:
-            person = require(request.request, "annotator")
+            person, given = require(request.request, "annotator"), Given(*values)
+            draft = read_draft(given.draft, self._services.annotation.reasons)
+            if draft is None or draft.task_id != given.task_id:
+                return gr.skip()
+            return self._view.restored(person, draft, self.acts.by_id.get(draft.choice))
+        except Exception as error:
+            return self._refuse(error, "bring back what you had typed")
+
+    def undo(self, request: gr.Request, *values: Any) -> Update:
+        """Bring the last item back with the same sides and what was said of it; again, the one before."""
+        try:
+            person, given = require(request.request, "annotator"), Given(*values)
             view = session.undo(self._services, person)
+            if view is None:
+                return self._view.says(person, _check_kind(given.kind), "Nothing to undo.")
+            return self._show(person, view, given, "")
+        except StateConflict as conflict:
+            return self._view.says(person, _check_kind(given.kind), explain(conflict, "undo"))
         except Exception as error:
             return self._refuse(error, "undo")
-        if view is None:
-            return self._says(person, kind, "Nothing to undo.")
-        return self._show(person, view, "Taken back. Judge it again.")
 
-    def _judge(
-        self,
-        act: Act,
-        task_id: str,
-        kind: str,
-        reasons: Sequence[str],
-        comment: str,
-        correction: str,
-        active_ms: float | None,
-        request: Any,
-    ) -> Update:
-        if not task_id:
-            return gr.skip()
+    def list_recent(self, request: gr.Request, *_values: Any) -> Update:
+        """The last ten decisions of this person."""
         try:
             person = require(request.request, "annotator")
+            decisions = read_decisions(self._services.store, person.person_id)
+        except Exception as error:
+            return self._refuse(error, "list your decisions")
+        return {self.parts.recent: write_decisions(decisions, self.acts)}
+
+    def _save_selected(self, request: gr.Request, given: Given, says: str) -> Update:
+        try:
+            person = require(request.request, "annotator")
+            act = self.acts.by_id.get(given.selected)
+            if act is None and says:
+                return self._view.says(person, _check_kind(given.kind), says)
+        except Exception as error:
+            return self._refuse(error, "save this judgement")
+        return self._advance(person, given) if act is None else self._judge(person, given, act)
+
+    def _select(self, person: Person, given: Given, act: Act) -> Update:
+        try:
+            view = session.read_held(self._services, person, given.task_id)
+            return self._view.selected(person, view, act, prefill(view, act, given.correction))
+        except LeaseLost:
+            return self._advance(person, given, REASSIGNED, given.task_id)
+        except Exception as error:
+            return self._refuse(error, "select this answer")
+
+    def _judge(self, person: Person, given: Given, act: Act) -> Update:
+        reasons = [act.reason, *given.reasons] if act.reason else given.reasons
+        try:
             session.judge(
                 self._services,
                 person,
-                task_id,
+                given.task_id,
                 act.choice,
                 strength=act.strength,
                 reasons=reasons,
-                comment=comment or "",
-                correction=correction or None,
-                active_ms=None if active_ms is None else int(active_ms),
+                comment=given.comment or "",
+                correction=given.correction or None,
+                active_ms=None if given.active_ms is None else int(given.active_ms),
+                unsafe=given.unsafe,
             )
         except LeaseLost:
-            return self._advance(person, kind, "That item was given to someone else; nothing was saved.")
+            return self._advance(person, given, REASSIGNED, given.task_id)
         except StateConflict as conflict:
-            return self._advance(person, kind, explain(conflict, "save this judgement"))
+            return self._advance(person, given, explain(conflict, "save this judgement"), given.task_id)
         except Exception as error:
-            return self._refuse(error, "save this judgement", act)
-        return self._advance(person, kind, "Skipped." if act is SKIP else f"Saved: {act.label}.")
+            says = f"Not saved: {act.label}. {explain(error, 'save this judgement')}"
+            return self._view.not_saved_choice(person, given.task_id, act, says)
+        done = "Skipped." if act.choice == "skip" else f"Saved: {act.label}."
+        return self._advance(person, given, done, given.task_id)
 
-    def _advance(self, person: Person, kind: str, says: str) -> Update:
+    def _advance(
+        self, person: Person, given: Given, says: str = "", done: str = "", kind: str | None = None
+    ) -> Update:
         """Show the next item. What came before is saved, so a failure here is only about the next one."""
         try:
-            view = session.next_task(self._services, person, _check_kind(kind))
-            return self._show_empty(person, kind, says) if view is None else self._show(person, view, says)
+            wanted = _check_kind(kind or given.kind)
+            if must_read(self._services.store, person):
+                return self._view.guidelines(person, wanted, done)
+            view = session.next_task(self._services, person, wanted)
+            if view is None:
+                return self._view.empty(person, wanted, plain(says), done)
+            return self._show(person, view, given, plain(says), done)
         except Exception as error:
-            return self._refuse(error, "load the next item", says=says)
+            return self._refuse(error, "load the next item", says)
 
-    def _show(self, person: Person, view: session.TaskView, says: str) -> Update:
-        parts, is_pair = self._parts, view.kind == "pair"
-        return self._clear() | {
-            parts.kind: view.kind,
-            parts.status: self._write_status(person, view.kind, says),
-            parts.task_id: view.task_id,
-            parts.stage: reveal(True, *([] if is_pair else ["single"])),
-            parts.empty: reveal(False),
-            parts.history: write_history(view.messages[:-1]),
-            parts.prompt: safe_md(view.messages[-1]["content"]),
-            parts.heading_a: write_heading("A" if is_pair else ""),
-            parts.answer_a: safe_md(view.left),
-            parts.answer_b: safe_md(view.right or ""),
-            parts.side_b: reveal(is_pair),
-            parts.pair_votes: reveal(is_pair, "votes"),
-            parts.single_votes: reveal(not is_pair, "votes"),
-            parts.both_bad: gr.update(visible=True if is_pair else "hidden"),
-            parts.skip: gr.update(visible=True),
-            parts.detail: reveal(True),
-            parts.look_again: gr.update(active=False),
-        }
+    def _show(
+        self, person: Person, view: session.TaskView, given: Given, says: str, done: str = ""
+    ) -> Update:
+        earlier = session.read_earlier(self._services, person, view.task_id)
+        return self._view.item(person, view, says, earlier, done, bool(given.highlight))
 
-    def _show_empty(self, person: Person, kind: str, says: str) -> Update:
-        parts, hidden = self._parts, gr.update(visible="hidden")
-        today = count_judgements(self._services.store, person.person_id, since=_midnight())
-        return self._clear() | {
-            parts.status: self._write_status(person, kind, says),
-            parts.task_id: "",
-            parts.stage: reveal(False),
-            parts.empty: reveal(True),
-            parts.empty_says: write_empty(today, kind),
-            parts.pair_votes: reveal(False, "votes"),
-            parts.single_votes: reveal(False, "votes"),
-            parts.both_bad: hidden,
-            parts.skip: hidden,
-            parts.detail: reveal(False),
-            parts.look_again: gr.update(active=True),
-        }
-
-    def _clear(self) -> dict[Any, Any]:
-        parts = self._parts
-        return {
-            parts.not_saved: reveal(False),
-            parts.pending: "",
-            parts.reasons: [],
-            parts.comment: "",
-            parts.correction: "",
-        }
-
-    def _says(self, person: Person, kind: str, says: str) -> Update:
-        return {self._parts.status: self._write_status(person, kind, says)}
-
-    def _refuse(self, error: Exception, act_name: str, act: Act | None = None, says: str = "") -> Update:
-        """The red banner; the item and everything typed stay, and Retry repeats the same choice."""
-        parts = self._parts
-        head = f"Not saved: {act.label}. " if act else f"{says} ".lstrip()
-        return {
-            parts.not_saved: reveal(True),
-            parts.not_saved_says: f'<p role="alert">{plain(head + explain(error, act_name))}</p>',
-            parts.pending: act.elem_id if act else "",
-        }
-
-    def _write_status(self, person: Person, kind: str, says: str) -> str:
-        store = self._services.store
-        today = count_judgements(store, person.person_id, since=_midnight())
-        ready = count_open_tasks(store, _check_kind(kind))
-        return (
-            f'<span class="numbers"><strong>{today}</strong> today · <strong>{ready}</strong> ready</span> '
-            f'<span class="says">{plain(says)}</span>'
-        )
+    def _refuse(self, error: Exception, act_name: str, says: str = "") -> Update:
+        return self._view.not_saved(f"{says} {explain(error, act_name)}".strip())
 
 
-def write_history(messages: Sequence[Message]) -> str:
-    """The turns before the prompt, folded, as literal text; nothing when the prompt is the first."""
-    if not messages:
+def prefill(view: session.TaskView, act: Act, correction: str) -> str:
+    """The edit box after choosing: the preferred answer's text, unless they have typed their own."""
+    is_own = correction.strip() not in ("", view.left.strip(), (view.right or "").strip())
+    if is_own:
+        return correction
+    if act.choice not in CORRECTABLE:
         return ""
-    names = {"system": "Instructions", "user": "Person", "assistant": "Model"}
-    turns = "".join(
-        f'<div class="turn {turn["role"]}"><b>{names[turn["role"]]}</b><p>{plain(turn["content"])}</p></div>'
-        for turn in messages
-    )
-    count = "1 earlier turn" if len(messages) == 1 else f"{len(messages)} earlier turns"
-    return f'<details id="history" class="turns"><summary>{count} <kbd>H</kbd></summary>{turns}</details>'
-
-
-def write_empty(today: int, kind: str) -> str:
-    """What to read when nothing is left to judge."""
-    other = "single answers" if kind == "pair" else "pairs"
-    done = "You have judged 1 item today." if today == 1 else f"You have judged {today} items today."
-    return (
-        f'<div class="empty"><h2>All caught up</h2><p>{done} New items appear here by themselves.</p>'
-        f'<p class="muted">You can look for {other} above, or leave this page open.</p></div>'
-    )
+    return (view.right or "") if act.choice == "right" else view.left
 
 
 def _check_kind(kind: str) -> TaskKind:
     if kind not in ("pair", "single"):
         raise BadValue(f"kind {kind!r} is unknown; choose pair or single")
     return cast(TaskKind, kind)
-
-
-def _midnight() -> datetime:
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def write_heading(name: str) -> str:
-    """The line above an answer; a single answer has no letter."""
-    if not name:
-        return '<h2 class="label">Answer</h2>'
-    return f'<h2 class="label side-{name.lower()}"><span class="letter">{name}</span> Answer {name}</h2>'

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import gradio as gr
 
 # The page takes keys when <html data-hotkeys="ready">; the off switch (WCAG 2.1.4) sets "off" and is kept.
+# A panel of class `asks` takes all keys while it is open (`data-open`); Escape closes it.
 _JS = r"""
 const root = document.documentElement, keys = props.keymap;
 const typing = t => t && (t.isContentEditable || /^(TEXTAREA|SELECT)$/.test(t.tagName)
@@ -23,6 +24,7 @@ document.addEventListener('keydown', e => {
   if (e.altKey || e.repeat || e.isComposing) return;
   if (e.key === 'Escape') {
     document.querySelectorAll('details.panel[open]').forEach(d => d.open = false);
+    document.querySelectorAll('.asks[data-open]').forEach(p => p.removeAttribute('data-open'));
     if (typing(e.target)) e.target.blur();
     return;
   }
@@ -30,11 +32,13 @@ document.addEventListener('keydown', e => {
   const one = e.key.length === 1, ctrl = e.ctrlKey || e.metaKey;
   const held = (ctrl ? 'Ctrl+' : '') + (e.shiftKey && !one ? 'Shift+' : '');
   const combo = held + (one ? e.key.toLowerCase() : e.key);
-  if (typing(e.target)) return;
-  if (e.key === 'Enter' && e.target.closest?.('button,summary,a')) return;  // it has an Enter of its own
+  if (typing(e.target) && !ctrl) return;
+  const asking = [...document.querySelectorAll('.asks[data-open]')].find(p => p.offsetParent !== null);
+  if (e.key === 'Enter' && !ctrl && e.target.closest?.('button,summary,a')) return;  // has its own
   for (const id of keys[combo] || []) {
     const b = target(id);
     if (!b || b.disabled || b.offsetParent === null) continue;
+    if (asking && !asking.contains(b)) continue;  // an open question takes all keys
     e.preventDefault(); b.click();
     if (b.matches('button')) document.activeElement?.blur();  // or Space would press the button again
     return;
@@ -66,7 +70,7 @@ const count = () => { const now = performance.now();
 setInterval(count, 250);
 window.heedActiveMs = () => { count(); return Math.round(active); };
 window.heedNextItem = () => { active = 0; last = seen = performance.now();
-  document.querySelectorAll('#answer-a, #answer-b').forEach(e => { e.scrollTop = 0; }); };
+  document.querySelectorAll('#prompt, #answer-a, #answer-b').forEach(e => { e.scrollTop = 0; }); };
 """
 
 

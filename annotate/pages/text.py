@@ -55,6 +55,11 @@ def safe_md(text: str) -> str:
     return _HELD.sub(lambda found: formulas[int(found[1])], "\n".join(shown))
 
 
+def has_plain_fences(text: str) -> bool:
+    """Whether every code fence stands at the start of its line, so that it ends where it seems to."""
+    return _has_plain_fences(text.split("\n"))
+
+
 def _has_plain_fences(lines: list[str]) -> bool:
     # An indented, quoted or listed fence ends in ways only a full parser knows: then nothing counts as code.
     return all(line.startswith(("```", "~~~")) for line in lines if _FENCE_ANYWHERE.search(line))

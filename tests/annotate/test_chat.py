@@ -1,17 +1,15 @@
-"""What is kept of an answer, who may ask, and what a thumb means."""
+"""What is kept of an answer, and who may ask."""
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
-from annotate.chat import Answer, answer, rate
+from annotate.chat import Answer, answer, answer_twice
 from annotate.errors import TooManyRequests
 from annotate.services import Services
 from store.completions import new_conversation_id, read_completion, read_conversation
 from store.database import Store
-from store.errors import BadValue, NotFound
+from store.errors import BadValue, Busy, NotFound
 from store.people import Credentials
 from store.records import Message, Person, Sampling
 from tests.fakes import ScriptedSample
@@ -127,47 +125,41 @@ def test_messages_that_cannot_be_answered_are_refused_at_once(
     assert not sample.asked
 
 
-def test_the_last_thumb_counts_and_zero_takes_it_back(
-    services: Services, store: Store, tester: Person
+def test_two_answers_are_written_side_by_side_with_a_seed_each(
+    services: Services, store: Store, sample: ScriptedSample, tester: Person
 ) -> None:
-    conversation_id = new_conversation_id()
-    *_, last = answer(services, tester, "live", HELLO, SAMPLING, conversation_id)
-
-    def thumb() -> int:
-        return read_conversation(store, conversation_id, tester.person_id)[0].rating
-
-    up = rate(services, tester, last.completion_id, 1, reasons=["clear"])
-    assert rate(services, tester, last.completion_id, 1, reasons=["clear"]) == up
-    assert thumb() == 1
-    rate(services, tester, last.completion_id, -1)
-    assert thumb() == -1
-    rate(services, tester, last.completion_id, 0)
-    assert thumb() == 0
+    samplings = (Sampling(seed=1), Sampling(seed=2))
+    pairs = list(answer_twice(services, tester, "live", HELLO, samplings, "cv_1"))
+    assert (pairs[0][0].text, pairs[0][1].text) == ("Hello", "Hello"), "both begin before one is finished"
+    one, other = pairs[-1]
+    assert (one.finish_reason, other.finish_reason) == ("stop", "stop")
+    assert [asked[2].seed for asked in sample.asked] == [1, 2]
+    kept = [turn.completion for turn in read_conversation(store, "cv_1", tester.person_id)]
+    assert kept == [one.completion, other.completion]
+    assert ask(services, tester).finish_reason == "stop"
 
 
-def test_an_unfinished_answer_cannot_be_rated(
-    services: Services, sample: ScriptedSample, tester: Person
+def test_closing_early_stops_both_and_frees_the_place(
+    services: Services, store: Store, sample: ScriptedSample, tester: Person
 ) -> None:
-    sample.gate = threading.Event()
-    answers = answer(services, tester, "live", HELLO, SAMPLING)
-    first = next(answers)
-    with pytest.raises(BadValue, match="still being written"):
-        rate(services, tester, first.completion_id, 1)
-    answers.close()
-    with pytest.raises(BadValue, match="stopped before its end"):
-        rate(services, tester, first.completion_id, 1)
+    pairs = answer_twice(services, tester, "live", HELLO, (SAMPLING, SAMPLING), "cv_1")
+    next(pairs)
+    with pytest.raises(TooManyRequests, match="still being written"):
+        answer(services, tester, "live", HELLO, SAMPLING)
+    pairs.close()
+    turns = read_conversation(store, "cv_1", tester.person_id)
+    assert [turn.completion.finish_reason for turn in turns] == ["cancelled", "cancelled"]
+    assert sample.stopped.is_set()
+    assert ask(services, tester).finish_reason == "stop"
 
 
-def test_nobody_rates_an_answer_to_somebody_else(
-    services: Services, people: dict[str, Credentials], tester: Person
+def test_when_the_second_of_two_is_refused_the_first_is_stopped(
+    services: Services, store: Store, sample: ScriptedSample, tester: Person
 ) -> None:
-    last = ask(services, tester)
-    for who, completion_id in ((people["admin"].person, last.completion_id), (tester, "c_unknown")):
-        with pytest.raises(NotFound):
-            rate(services, who, completion_id, 1)
-
-
-@pytest.mark.parametrize("value", [2, -2, True, False])
-def test_a_thumb_is_one_of_three_numbers(services: Services, tester: Person, value: int) -> None:
-    with pytest.raises(BadValue, match="is not 1, -1 or 0"):
-        rate(services, tester, ask(services, tester).completion_id, value)
+    sample.at_most = 1
+    with pytest.raises(Busy, match="1 requests wait"):
+        answer_twice(services, tester, "live", HELLO, (SAMPLING, SAMPLING))
+    with store.read() as cursor:
+        assert cursor.execute("SELECT count(*) FROM completions").fetchone() == (0,)
+    sample.at_most = None
+    assert ask(services, tester).finish_reason == "stop"

@@ -122,10 +122,22 @@ def test_undo_gives_the_task_back(client: TestClient, tasks: TaskMaker, headers:
     assert client.post("/v1/judgements/undo", headers=headers).status_code == 204
     tasks.add()
     task = next_task(client, headers)
-    judge(client, headers, task["task_id"], choice="skip")
+    judge(client, headers, task["task_id"], choice="skip", reasons=["bad_prompt"], unsafe=["right"])
     back = client.post("/v1/judgements/undo", headers=headers).json()
+    earlier = back.pop("earlier")
     assert {**back, "lease_expires_at": ""} == {**task, "lease_expires_at": ""}
+    assert (earlier["choice"], earlier["reasons"], earlier["unsafe"]) == ("skip", ["bad_prompt"], ["right"])
     assert judge(client, headers, task["task_id"], choice="right").status_code == 200
+
+
+def test_a_strength_beyond_the_scale_is_400_and_names_the_scale(
+    client: TestClient, store: Store, tasks: TaskMaker, headers: dict[str, str]
+) -> None:
+    tasks.add()
+    reply = judge(client, headers, next_task(client, headers)["task_id"], choice="left", strength=3)
+    assert reply.status_code == 400
+    assert "strength 3 is outside 1..2, what the scale of 5 points has" in reply.json()["error"]["message"]
+    assert not read_judgements(store)
 
 
 def test_a_single_answer_has_no_right_side(
@@ -141,7 +153,9 @@ def test_a_single_answer_has_no_right_side(
 MALFORMED: list[Any] = [
     {},
     {"choice": "best"},
-    {"choice": "left", "strength": 3},
+    {"choice": "left", "strength": 4},
+    {"choice": "left", "unsafe": ["c_1"]},
+    {"choice": "left", "unsafe": "left"},
     {"choice": "left", "strength": 0},
     {"choice": "left", "active_ms": -1},
     {"choice": "left", "reasons": ["r"] * 13},

@@ -9,17 +9,19 @@ from typing import Any, TypeVar
 import gradio as gr
 import pytest
 
-from annotate.pages.panels import (
+from annotate.pages.admin.overview import OverviewSection
+from annotate.pages.admin.panels.rounds import (
     explain_start,
     write_gate,
     write_log,
     write_progress,
     write_round,
-    write_versions,
 )
-from annotate.pages.people import PeopleSection
-from annotate.pages.rounds import RoundSection, list_points
-from annotate.pages.versions import VersionSection, list_choices
+from annotate.pages.admin.panels.versions import write_versions
+from annotate.pages.admin.people import PeopleSection
+from annotate.pages.admin.prompts import PromptSection
+from annotate.pages.admin.rounds import list_points
+from annotate.pages.admin.versions import VersionSection, list_choices
 from annotate.services import Services
 from store.database import Store
 from store.people import Credentials, read_people
@@ -128,7 +130,7 @@ def test_asking_to_promote_nothing_says_what_to_do(store: Store, root: Any) -> N
 
 
 def test_a_round_that_cannot_start_says_why(store: Store, root: Any) -> None:
-    section = lay_out(RoundSection, make_services(store))  # its `start_round` fails
+    section = lay_out(OverviewSection, make_services(store))  # its `start_round` fails
     assert "Could not start a round" in str(section.train_now(root))
     assert "No round is running." in str(section.cancel(root))
 
@@ -145,7 +147,7 @@ def test_a_new_persons_secrets_are_shown_and_nobody_can_lock_themselves_out(stor
 
 
 def test_prompts_are_added_one_a_line_and_known_ones_counted(store: Store, root: Any) -> None:
-    section = lay_out(PeopleSection, make_services(store))
+    section = lay_out(PromptSection, make_services(store))
     assert "2 added, 1 already known." in str(section.add("one?\n\n two? \none?", root))
     assert count_prompts(store) == 2
     assert "Write at least one prompt" in str(section.add(" \n", root))

@@ -25,7 +25,7 @@ from tests.fakes import make_services
 
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 WRONG_ROLES = [("/annotate", "tester"), ("/chat", "annotator"), ("/admin", "annotator"), ("/admin", "tester")]
-TAKEN_FROM_THE_BROWSER = (gr.Textbox, gr.Number, gr.Radio, gr.CheckboxGroup, gr.Dropdown)
+TAKEN_FROM_THE_BROWSER = (gr.Textbox, gr.Number, gr.Radio, gr.Checkbox, gr.CheckboxGroup, gr.Dropdown)
 
 
 def pages_of(app: FastAPI) -> dict[str, Any]:

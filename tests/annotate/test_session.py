@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from annotate.services import Services, WebSettings
-from annotate.session import TaskView, judge, next_task, renew, undo
+from annotate.session import Earlier, TaskView, judge, next_task, read_earlier, renew, undo
+from annotate.settings import AnnotationSettings
 from store.clock import utc
 from store.completions import read_completion
 from store.database import Store
@@ -83,8 +84,9 @@ def test_a_pair_takes_no_thumb(services: Services, tasks: TaskMaker, anna: Perso
     ("given", "words"),
     [
         ({"choice": "best"}, "choice 'best' is unknown; choose one of left, right"),
-        ({"choice": "left", "strength": 3}, "strength 3 is not 1"),
+        ({"choice": "left", "strength": 3}, "strength 3 is outside 1..2, what the scale of 5 points has"),
         ({"choice": "left", "active_ms": -1}, "active_ms -1 is below 0"),
+        ({"choice": "left", "unsafe": ["middle"]}, "unsafe 'middle' is not left or right"),
         ({"choice": "left", "comment": "a\x00"}, "the comment: character 2 is U\\+0000"),
         ({"choice": "tie", "correction": "better"}, "a correction edits one answer"),
     ],
@@ -177,6 +179,100 @@ def test_a_correction_edits_the_preferred_answer(
     saved = judge(services, anna, view.task_id, "right", correction="a better answer")
     assert saved.correction == "a better answer"
     assert text(store, saved.chosen_id) == view.right
+
+
+@pytest.mark.parametrize(("scale", "most"), [(3, 1), (5, 2), (7, 3)])
+def test_the_scale_decides_how_strong_a_preference_can_be(
+    store: Store, tasks: TaskMaker, anna: Person, scale: int, most: int
+) -> None:
+    services = make_services(store, annotation=AnnotationSettings(scale=scale))
+    for strength in range(1, most + 1):
+        tasks.add()
+        assert (
+            judge(services, anna, take(services, anna).task_id, "left", strength=strength).strength
+            == strength
+        )
+    tasks.add()
+    with pytest.raises(BadValue, match=f"outside 1..{most}"):
+        judge(services, anna, take(services, anna).task_id, "left", strength=most + 1)
+
+
+@pytest.mark.parametrize("choice", ["left", "right", "tie", "both_bad", "skip"])
+def test_an_unsafe_side_is_kept_as_its_completion_whatever_is_preferred(
+    services: Services, store: Store, tasks: TaskMaker, anna: Person, choice: str
+) -> None:
+    for _ in range(4):  # both draws occur
+        tasks.add()
+        view = take(services, anna)
+        saved = judge(services, anna, view.task_id, choice, unsafe=["right"])
+        assert [text(store, unsafe_id) for unsafe_id in saved.unsafe_ids] == [view.right]
+        assert judge(services, anna, view.task_id, choice, unsafe=["right"]) == saved
+
+
+def test_a_single_answer_is_unsafe_on_the_left_only(
+    services: Services, tasks: TaskMaker, anna: Person
+) -> None:
+    task = tasks.add("single")
+    view = next_task(services, anna, "single")
+    assert view is not None
+    with pytest.raises(BadValue, match="a single has no right answer"):
+        judge(services, anna, view.task_id, "up", unsafe=["right"])
+    assert judge(services, anna, view.task_id, "up", unsafe=["left"]).unsafe_ids == task.completion_ids
+
+
+def test_several_undos_go_further_back_and_each_brings_its_own_earlier_act(
+    services: Services, tasks: TaskMaker, anna: Person
+) -> None:
+    said: list[tuple[str, str]] = []
+    for choice in ("left", "tie", "right"):
+        tasks.add()
+        view = take(services, anna)
+        judge(
+            services,
+            anna,
+            view.task_id,
+            choice,
+            strength=2,
+            reasons=["clarity"],
+            comment=choice,
+            unsafe=["left"],
+        )
+        said.append((view.task_id, choice))
+    tasks.add()
+    take(services, anna)
+    for task_id, choice in reversed(said):
+        back = undo(services, anna)
+        assert back is not None
+        assert back.task_id == task_id
+        earlier = read_earlier(services, anna, task_id)
+        assert isinstance(earlier, Earlier)
+        strength = 0 if choice == "tie" else 2
+        assert (earlier.choice, earlier.strength, earlier.comment) == (choice, strength, choice)
+        assert (earlier.reasons, earlier.unsafe) == (("clarity",), ("left",))
+    assert undo(services, anna) is None
+
+
+def test_a_task_judged_again_has_nothing_taken_back(
+    services: Services, tasks: TaskMaker, anna: Person
+) -> None:
+    tasks.add()
+    task_id = take(services, anna).task_id
+    assert read_earlier(services, anna, task_id) is None
+    judge(services, anna, task_id, "left")
+    undo(services, anna)
+    judge(services, anna, task_id, "right")
+    assert read_earlier(services, anna, task_id) is None
+
+
+@pytest.mark.parametrize("choice", ["left", "right", "tie", "both_bad", "skip"])
+def test_the_text_of_either_answer_is_no_correction(
+    services: Services, tasks: TaskMaker, anna: Person, choice: str
+) -> None:
+    for side in ("left", "right"):
+        tasks.add()
+        view = take(services, anna)
+        shown = f"{view.left if side == 'left' else view.right}\r\n "
+        assert judge(services, anna, view.task_id, choice, correction=shown).correction is None
 
 
 def test_an_edit_box_left_as_it_was_is_no_correction(

@@ -88,6 +88,7 @@ class TinyHeed:
         self.judgements: list[tuple[str, str]] = []  # who (token), what
         self.ratings: list[int] = []
         self.leases_to_lose = 0
+        self.open_pairs = [0, 3, 10**6] * 100  # as the service's metrics tell it, one a scrape
         self.gate_is_open = True
 
     @property
@@ -96,7 +97,7 @@ class TinyHeed:
 
     def answer(self, method: str, path: str, token: str, body: Any) -> Reply:
         with self._lock:
-            route = f"{method} {'/'.join(path.split('/')[2:3])}"
+            route = f"{method} {path.removeprefix('/v1').split('/')[1]}"
             reply = getattr(self, route.replace(" ", "_").lower())(path, token, body)
             return reply if isinstance(reply, tuple) else (200, reply, {})
 
@@ -139,6 +140,9 @@ class TinyHeed:
         state, reason = ("promoted", "all passed") if self.gate_is_open else ("rejected", "drift")
         found = {"round_id": "r1", "state": state, "version": self.live, "reason": reason}
         return {"round": found, "progress": [], "gate": None, "log": []}
+
+    def get_metrics(self, _path: str, _token: str, _body: Any) -> Reply:
+        return 200, f"# HELP\nheed_open_pairs {self.open_pairs.pop(0)}.0\n".encode(), {}
 
     def get_policies(self, _path: str, _token: str, _body: Any) -> object:
         return {"live": self.live, "loaded": [], "policies": [], "promotions": []}

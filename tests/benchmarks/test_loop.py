@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import loop
+from benchmarks.client import HeedClient
 from benchmarks.settings import parse_arguments, read_settings
 from tests.benchmarks.fakes import TinyHeed, serve
 
@@ -92,6 +93,18 @@ def test_after_a_rejected_round_the_version_before_is_measured_and_strict_fails(
     assert found["win_rate"] == 0.5
 
 
+def test_a_round_begins_when_the_stock_is_there_or_no_more_comes(
+    url: str, heed: TinyHeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(loop, "SCARCE_S", 0.05)
+    with HeedClient(url, "admin") as admin:
+        heed.open_pairs = [0, 4, 4, 9, 12]
+        assert loop.wait_for_stock(admin, 9) == 9
+        heed.open_pairs = [3, 7, *[6] * 10_000]
+        assert loop.wait_for_stock(admin, 9) == 7
+
+
 def test_an_impossible_value_stops_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     assert loop.main(["--noise", "0.6"]) == 2
     assert "--noise 0.6 is outside 0..0.5" in capsys.readouterr().err
@@ -103,6 +116,9 @@ def test_a_token_without_an_address_is_refused(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         parse_arguments(["--token", "x"])
     assert "--url and --token belong together" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_arguments(["--url", "http://x", "--token", "x", "--order", "random"])
+    assert "not of the one at --url" in capsys.readouterr().err
 
 
 def test_the_defaults_are_the_issues_five_rounds_of_a_hundred() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 
 from annotate.services import Services, WebSettings
+from annotate.synthetic import SyntheticDesk
 from annotate.web import build_app
 from store.completions import new_completion_id
 from store.database import Store
@@ -37,8 +38,8 @@ from store.records import (
 )
 from store.rounds import advance_round, create_round, running_round
 from store.tasks import add_task
+from tests.e2e.crowd import PASSWORD, add_crowd
 
-PASSWORD = "heed-demo-password"
 ACCOUNTS: tuple[tuple[str, Role], ...] = (("ann", "annotator"), ("tess", "tester"), ("root", "admin"))
 QUESTIONS = (
     "Explain recursion to a child.",
@@ -84,9 +85,11 @@ def tell(name: str, messages: Sequence[Message], sampling: Sampling) -> Iterator
 
 
 def fill(store: Store, num_tasks: int) -> None:
-    """People, prompts and tasks of both kinds."""
+    """People, prompts and tasks of both kinds; with tasks, also a crowd of known quality that judged some."""
     for name, role in ACCOUNTS:
         add_person(store, name, role, PASSWORD)
+    if num_tasks:
+        add_crowd(store)
     add_policy(store, "v1", "v0", None, "0" * 64)
     promote(store, "v1", "scheduler", reason="all 6 checks passed; held-out accuracy 0.71, needed 0.55")
     add_policy(store, "v2", "v1", None, "1" * 64)
@@ -195,7 +198,9 @@ def serve(store: Store, port: int) -> None:
         read_log=lambda _, __: ["step 39 loss 0.389", "step 40 loss 0.383 <script>alert(1)</script>"],
         is_ready=lambda: True,
         write_metrics=lambda: "",
+        synthetic=SyntheticDesk(store, tell),
         settings=WebSettings(),
+        show_settings=lambda: {"port": port, "admin_token": None, "trainer": {"beta": 0.1, "rank": 16}},
     )
     uvicorn.run(build_app(services), host="127.0.0.1", port=port, log_level="warning")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from serving.batching import Request
+from serving.scoring import Scoring
 from store.records import Chunk, Message, Sampling
 
 
@@ -29,6 +30,7 @@ class ScriptedBatch:
     def __init__(self, is_open: bool = True) -> None:
         self.requests: list[Request] = []
         self.joined: list[list[Request]] = []
+        self.scored: list[list[Scoring]] = []
         self.error: Exception | None = None
         self.gate = threading.Semaphore(10_000 if is_open else 0)
         self.has_joined = threading.Semaphore(0)
@@ -47,6 +49,13 @@ class ScriptedBatch:
         for request in self.requests:
             request.add(7, -0.5, frozenset())
         self.drop_finished()
+
+    def score(self, rows: Sequence[Scoring]) -> list[float]:
+        self.scored.append(list(rows))
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return [-1.0 * len(row.answer_ids) for row in rows]
 
     def drop_finished(self) -> None:
         self.requests = [request for request in self.requests if not request.has_finished]
@@ -86,3 +95,10 @@ class ScriptedEngine:
             text = self.answers.pop(0) if self.answers else f"{version} says {sampling.seed} {background}"
         logprob = float("nan") if version in self.broken else -1.0
         return iter([Chunk(text, version), Chunk("", version, "stop", (1, 2), logprob, 3)])
+
+    def score(
+        self, version: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]
+    ) -> list[float]:
+        assert messages
+        assert version in self.loaded, f"{version} was unloaded under a request"
+        return [-float(sum(answer)) for answer in answers]

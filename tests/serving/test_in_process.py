@@ -135,6 +135,46 @@ def test_the_last_chunk_tells_how_the_answer_was_drawn(engine: InProcessEngine, 
     assert answer.finish_reason in ("stop", "length")
 
 
+def test_a_score_is_the_sum_that_generation_recorded(
+    engine: InProcessEngine, adapters: dict[str, Path]
+) -> None:
+    """Drawn in a batch with a cache, scored in one pass without: float32 rounding is all that may differ."""
+    for version, adapter in (("v0", None), ("v1", adapters["v1"])):
+        engine.load(version, adapter)
+    for version, other in (("v0", "v1"), ("v1", "v0")):
+        sampling = [Sampling(temperature=1.3, max_tokens=5 + 6 * seed, seed=seed) for seed in range(4)]
+        asked = [engine.generate(version, ask(TEXTS[2]), one) for one in sampling]
+        drawn = [finish(chunks) for chunks in asked]
+        answers = [answer.token_ids for answer in drawn]
+        recorded = [answer.logprob_sum for answer in drawn]
+        assert engine.score(version, ask(TEXTS[2]), answers) == pytest.approx(recorded, abs=1e-3)
+        assert engine.score(version, ask(TEXTS[2]), answers[:1]) == pytest.approx(recorded[:1], abs=1e-3)
+        assert engine.score(other, ask(TEXTS[2]), answers) != pytest.approx(recorded, abs=1.0)
+
+
+def test_scoring_beside_answers_changes_none_of_them(
+    engine: InProcessEngine, adapters: dict[str, Path], greedy: Reference
+) -> None:
+    engine.load("v1", adapters["v1"])
+    ids = greedy("v1", TEXTS[0], 24)
+    alone = engine.score("v1", ask(TEXTS[0]), [ids])
+    asked = [engine.generate("v1", ask(text), GREEDY, background=bool(i % 2)) for i, text in enumerate(TEXTS)]
+    with ThreadPoolExecutor(3) as pool:
+        beside = list(pool.map(lambda _: engine.score("v1", ask(TEXTS[0]), [ids, ids[:5]])[0], range(12)))
+    assert beside == pytest.approx(alone * 12, abs=1e-3)
+    assert [list(finish(chunks).token_ids) for chunks in asked] == [greedy("v1", text, 24) for text in TEXTS]
+
+
+def test_what_cannot_be_scored_is_refused(engine: InProcessEngine) -> None:
+    engine.load("v0", None)
+    with pytest.raises(BadValue, match="without tokens"):
+        engine.score("v0", ask("a"), [[5], []])
+    with pytest.raises(BadValue, match=r"answer have 3\d\d tokens and the model's context holds 256"):
+        engine.score("v0", ask("a"), [[5] * 300])
+    with pytest.raises(NotFound, match="'v9' is not loaded"):
+        engine.score("v9", ask("a"), [[5]])
+
+
 def test_an_end_token_stops_and_is_kept(engine: InProcessEngine) -> None:
     engine.load("v0", None)
     for seed in range(200):

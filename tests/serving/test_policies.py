@@ -11,6 +11,7 @@ import pytest
 from serving.adapters import BadAdapter, publish
 from serving.in_process import InProcessEngine
 from serving.policies import PolicyBoard, find_earlier_versions
+from serving.settings import BaseSettings
 from store.clock import utc
 from store.database import Store
 from store.errors import HeedError, NotFound, StateConflict
@@ -73,6 +74,22 @@ def test_a_promoted_version_answers_as_live(board: PolicyBoard, store: Store) ->
     assert live_version(store) == board.live == "v1"
     assert say(board, "live").startswith("v1")
     assert say(board, "base").startswith("v0")
+
+
+def test_answers_are_scored_by_the_version_a_name_stands_for(
+    store: Store, base_dir: Path, policies: Path
+) -> None:
+    engine = InProcessEngine(BaseSettings(str(base_dir), quantization="none", dtype="float32"))
+    board = PolicyBoard(store, engine, policies)
+    board.start()
+    board.promote("v1", "ada", "")
+    last = list(board.sample("live", ask("the fox"), Sampling(temperature=1, max_tokens=20, seed=3)))[-1]
+    live, again, base = (
+        board.score(name, ask("the fox"), [last.token_ids])[0] for name in ("live", "v1", "base")
+    )
+    assert live == again == pytest.approx(last.logprob_sum, abs=1e-3)
+    assert base != pytest.approx(last.logprob_sum, abs=1.0)
+    engine.close()
 
 
 def test_rollback_goes_to_the_version_before_and_then_to_the_one_before_that(board: PolicyBoard) -> None:

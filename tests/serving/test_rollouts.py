@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from serving.rollouts import RolloutFiller, RolloutSettings, find_least_alike, seed_of, similarity
+from serving.drafts import find_least_alike, similarity
+from serving.rollouts import RolloutFiller, RolloutSettings, seed_of
 from store.clock import utc
 from store.database import Store
 from store.errors import Busy
@@ -197,6 +198,54 @@ def test_wake_makes_it_look_at_once(store: Store) -> None:
         filler.stop()
 
 
+class Scorer:
+    """The base finds each answer as likely as `base` says, in the order they are asked about."""
+
+    def __init__(self, base: Sequence[float]) -> None:
+        self.base = list(base)
+        self.asked: list[tuple[str, list[Sequence[int]]]] = []
+
+    def __call__(
+        self, name: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]
+    ) -> list[float]:
+        assert messages[-1]["role"] == "user"
+        self.asked.append((name, list(answers)))
+        return [self.base.pop(0) for _ in answers]
+
+
+def read_priorities(store: Store, kind: str) -> list[float]:
+    with store.read() as cursor:
+        sql = "SELECT priority FROM tasks WHERE kind = ? AND NOT retired ORDER BY seq"
+        return [priority for (priority,) in cursor.execute(sql, [kind]).fetchall()]
+
+
+def make_v1_live(store: Store) -> None:
+    add_policy(store, "v1", parent="v0", round_id=None, weights_sha256="0" * 64)
+    promote(store, "v1", "ada")
+
+
+def test_the_priority_of_a_pair_is_its_implicit_reward_margin(store: Store) -> None:
+    """The sampler's answers all have -2.5 nats under v1; the base gives -3 and -6, then -7 and -5."""
+    make_v1_live(store)
+    scorer = Scorer([-3.0, -6.0, -7.0, -5.0])
+    settings = RolloutSettings(ready_pairs=2, ready_singles=2, order="uncertain")
+    RolloutFiller(store, Sampler(), settings, score=scorer, beta=0.1).fill()
+    assert read_priorities(store, "pair") == pytest.approx([0.3, 0.2])
+    assert read_priorities(store, "single") == [0.0, 0.0]
+    assert scorer.asked == [("v0", [(4, 5, 1), (4, 5, 1)])] * 2
+
+
+def test_nothing_is_scored_when_the_base_is_live_or_the_order_is_random(store: Store) -> None:
+    scorer = Scorer([])
+    uncertain = RolloutSettings(ready_pairs=2, ready_singles=0, order="uncertain")
+    RolloutFiller(store, Sampler(), uncertain, score=scorer).fill()
+    make_v1_live(store)
+    random = RolloutSettings(ready_pairs=2, ready_singles=0, order="random")
+    RolloutFiller(store, Sampler(), random, score=scorer).fill()
+    assert read_priorities(store, "pair") == [0.0, 0.0]
+    assert scorer.asked == []
+
+
 def completion(text: str) -> Completion:
     return Completion("c", (), text, "v0", Sampling(), (), 0.0, "stop", 0, utc())
 
@@ -239,3 +288,5 @@ def test_impossible_settings_are_refused() -> None:
         RolloutSettings(similarity=0)
     with pytest.raises(ValueError, match="temperature"):
         RolloutSettings(temperature=-1)
+    with pytest.raises(ValueError, match="order 'newest' is not one of uncertain, random"):
+        RolloutSettings(order="newest")  # type: ignore[arg-type]

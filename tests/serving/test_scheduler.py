@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from serving.batching import Request
 from serving.scheduler import BatchSettings, Scheduler
+from serving.scoring import Scoring
 from store.errors import Busy, HeedError, StateConflict
 from store.records import Sampling
 from tests.serving.fakes import ScriptedBatch, wait_until
@@ -180,3 +182,72 @@ def test_closing_waits_for_the_last_answer_and_refuses_new_ones(
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         BatchSettings(**wrong)  # type: ignore[arg-type]
+
+
+def scoring(num_tokens: int = 5) -> Scoring:
+    return Scoring([1] * 3, [2] * (num_tokens - 3))
+
+
+def test_waiting_answers_are_scored_together_as_far_as_the_limit_goes() -> None:
+    batch = ScriptedBatch(is_open=False)
+    scheduler = Scheduler("v1", batch, replace(SETTINGS, score_tokens=10))  # type: ignore[arg-type]
+    scheduler.submit(request(max_tokens=2, background=True))
+    assert batch.has_joined.acquire(timeout=10)
+    waiting = [scoring(5), scoring(5), scoring(4), scoring(30)]
+    for one in waiting:
+        scheduler.submit_scoring(one)
+    batch.gate.release(10_000)
+    assert [one.logprob_sum.result(10) for one in waiting] == [-2.0, -2.0, -1.0, -27.0]
+    scheduler.close()
+    assert batch.scored == [waiting[:2], waiting[2:3], waiting[3:]]
+
+
+def test_while_people_are_answered_one_answer_is_scored_a_step(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    waiting = [scoring() for _ in range(3)]
+    for one in waiting:
+        stopped.submit_scoring(one)
+    closed_batch.gate.release(10_000)
+    for one in waiting:
+        one.logprob_sum.result(10)
+    assert closed_batch.scored == [[one] for one in waiting]
+
+
+def test_an_error_while_scoring_reaches_whoever_waits_and_no_answer(
+    stopped: Scheduler, closed_batch: ScriptedBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def score(self, _rows: object) -> list[float]:
+            raise RuntimeError("out of memory")
+
+    closed_batch.score = Broken().score  # type: ignore[method-assign,assignment]
+    asked, broken = request(), scoring()
+    stopped.submit(asked)
+    stopped.submit_scoring(broken)
+    closed_batch.gate.release(10_000)
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(HeedError, match="v1 failed while scoring: out"),
+    ):
+        broken.logprob_sum.result(10)
+    assert read(asked) == [7, 7]
+    assert "failed to score 1 answers" in caplog.text
+
+
+def test_closing_scores_what_was_taken_and_cancelling_does_not() -> None:
+    for is_cancelled in (False, True):
+        batch = ScriptedBatch(is_open=False)
+        scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
+        scheduler.submit(request(background=True))
+        assert batch.has_joined.acquire(timeout=10)
+        waiting = scoring()
+        scheduler.submit_scoring(waiting)
+        closing = threading.Thread(target=scheduler.close, args=(is_cancelled,))
+        closing.start()
+        wait_until(lambda s=scheduler: s.is_closing)  # type: ignore[misc]
+        with pytest.raises(StateConflict, match="unloaded"):
+            scheduler.submit_scoring(scoring())
+        batch.gate.release(10_000)
+        closing.join(10)
+        assert waiting.logprob_sum.cancelled() is is_cancelled

@@ -126,3 +126,16 @@ def test_someone_switched_off_loses_sessions_leases_and_every_act(store: Store) 
 def test_an_unknown_person_is_named(store: Store) -> None:
     with pytest.raises(NotFound, match="'u_none'"):
         people.read_person(store, "u_none")
+
+
+def test_another_role_counts_at_once_and_survives_a_rebuild(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    ann = people.add_person(store, "ann", "annotator", "long enough").person
+    assert people.set_role(store, ann.person_id, "tester", "root").role == "tester"
+    with pytest.raises(BadValue, match="role"):
+        people.set_role(store, ann.person_id, "king", "root")  # type: ignore[arg-type]
+    store.close()
+    (tmp_path / "heed.duckdb").unlink()
+    again = Store.open(tmp_path)
+    assert people.read_person(again, ann.person_id).role == "tester"
+    again.close()

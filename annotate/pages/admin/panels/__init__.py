@@ -1,0 +1,1 @@
+"""What the admin page shows, as HTML made from records. Pure functions; every value is escaped."""

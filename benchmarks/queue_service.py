@@ -1,0 +1,60 @@
+"""The web process without a model: the real API over a real store on disk, for the queue benchmark.
+
+Run as `python -m benchmarks.queue_service DATA PORT LEASE_S`; it first prints how long the store took.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from annotate.services import Services, WebSettings
+from annotate.web import build_api
+from store.database import Store
+from store.queue_settings import QueueSettings
+from store.records import Why
+
+LABELS_ONLY = QueueSettings(gold_share=0.0, repeat_share=0.0, seed=1)
+
+
+def _refuse(*_: Any) -> Any:
+    raise NotImplementedError("this service has tasks and judgements only")
+
+
+def make_services(store: Store, lease_s: float) -> Services:
+    """What the task routes need; everything about models and rounds refuses."""
+    return Services(
+        store=store,
+        sample=_refuse,
+        loaded_versions=lambda: ["v0"],
+        promote=_refuse,
+        roll_back=_refuse,
+        start_round=_refuse,
+        cancel_round=_refuse,
+        explain_round=lambda: Why(starts=False),
+        read_progress=_refuse,
+        read_gate=_refuse,
+        read_log=_refuse,
+        is_ready=lambda: True,
+        write_metrics=lambda: "",
+        settings=WebSettings(lease_s=lease_s),
+    )
+
+
+def main(data: str, port: str, lease_s: str) -> None:
+    before = time.perf_counter()
+    store = Store.open(Path(data), queue=LABELS_ONLY)
+    print(f"{time.perf_counter() - before:.3f}", flush=True)
+    try:
+        web = build_api(make_services(store, float(lease_s)))
+        uvicorn.run(web, host="127.0.0.1", port=int(port), log_level="warning")
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

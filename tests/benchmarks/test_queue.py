@@ -1,0 +1,14 @@
+"""The queue benchmark in miniature: a real service, a crowd, and some who vanish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.queue import parse_arguments, run_part_1
+
+
+def test_every_task_gets_its_three_judgements_though_some_vanish(tmp_path: Path) -> None:
+    flags = ["--clients", "20", "--tasks", "40", "--lease-s", "2", "--vanish", "0.2"]
+    found = run_part_1(parse_arguments(flags), tmp_path)
+    assert (found["exact_tasks"], found["lost"], found["vanished"]) == (40, 0, 4)
+    assert found["judgements"] == 120
