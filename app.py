@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -260,6 +261,7 @@ def serve(argv: list[str]) -> None:
         if source is not None:
             load_prompts(service.store, source, source="starter" if settings.model is None else source.name)
         web = build_app(service.services)
+        gc.freeze()  # what stands now lives as long as the process: a collection need not walk it
         service.filler.start()
         print(
             f"\nHeed serves {settings.model or 'the starter policy'}. Sign in as admin, once, with this link:"

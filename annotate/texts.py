@@ -18,7 +18,8 @@ from store.records import TaskKind
 log = logging.getLogger(__name__)
 
 MOST_KEPT = 512
-AHEAD = 8  # tasks: those at the head of the queue are what most people get next
+AHEAD = 16  # tasks: those at the head of the queue are what most people get next
+WORTH_READING = 8  # texts: one look for several costs hardly more than one look for one
 
 
 class Texts:
@@ -47,7 +48,7 @@ class Texts:
         ]
         with self._lock:
             missing = [completion_id for completion_id in ids if completion_id not in self._kept]
-            if self._is_reading or not missing:
+            if self._is_reading or len(missing) < WORTH_READING:
                 return
             self._is_reading = True
         self._reader.submit(self._read_quietly, store, missing)

@@ -36,7 +36,12 @@ from benchmarks.yardstick import Yardstick
 
 Run = dict[str, Any]  # a line of the file: what `Outcome.as_json` gives
 OpenService = Callable[[Path, dict[str, str]], AbstractContextManager[tuple[str, str]]]
-STOCKING = {"HEED_ROLLOUT__MAX_TRIES": "1", "HEED_ROLLOUT__POLL_S": "0.5"}
+TOLD = {
+    "HEED_ROLLOUT__MAX_TRIES": "1",
+    "HEED_ROLLOUT__POLL_S": "0.5",
+    "HEED_QUEUE__GOLD_SHARE": "0",  # neither gold nor a repeat teaches, and both orders get equal labels
+    "HEED_QUEUE__REPEAT_SHARE": "0",
+}
 SHOWN = ("win_rate", "decided_win_rate", "fact_accuracy", "entropy")
 
 
@@ -102,7 +107,7 @@ def run_once(settings: LoopSettings, open_service: OpenService, yardstick: Yards
     """One run in a service of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="heed-orders-") as folder,
-        open_service(Path(folder), settings.environment() | STOCKING) as (url, token),
+        open_service(Path(folder), settings.environment() | TOLD) as (url, token),
     ):
         return run_loop(settings, url, token, yardstick)
 

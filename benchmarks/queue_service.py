@@ -5,6 +5,8 @@ Run as `python -m benchmarks.queue_service DATA PORT LEASE_S`; it first prints h
 
 from __future__ import annotations
 
+import gc
+import signal
 import sys
 import time
 from pathlib import Path
@@ -50,7 +52,10 @@ def main(data: str, port: str, lease_s: str) -> None:
     store = Store.open(Path(data), queue=LABELS_ONLY)
     print(f"{time.perf_counter() - before:.3f}", flush=True)
     try:
+        # uvicorn drains on SIGTERM and then raises it again, which would end us before the store is closed.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         web = build_api(make_services(store, float(lease_s)))
+        gc.freeze()
         uvicorn.run(web, host="127.0.0.1", port=int(port), log_level="warning")
     finally:
         store.close()

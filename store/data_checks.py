@@ -103,14 +103,15 @@ def _lengths(pairs: Sequence[LabelledRow]) -> Iterator[Finding]:
             "" if verdict == "ok" else "; the model may learn length: balance the set or use a length penalty"
         ),
     )
-    longer = sum(c > r for c, r in zip(chosen, rejected, strict=True)) / len(pairs)
+    differ = [c > r for c, r in zip(chosen, rejected, strict=True) if c != r]
+    longer = sum(differ) / len(differ) if differ else 0.5
     verdict = _grade(abs(longer - 0.5), 0.15, 0.3)
     yield Finding(
         "chosen is longer",
         longer,
         "0.35 to 0.65; bad beyond 0.2 to 0.8",
         verdict,
-        "share of pairs whose better answer has more words"
+        "share of pairs whose better answer has more words, of those where the numbers differ"
         + (
             ""
             if verdict == "ok"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,12 +36,17 @@ class NotedLease:
 
 
 class LeaseLog:
-    """Appends a line a change; whoever holds the queue's lock calls it."""
+    """A line a change. Whoever holds the queue's lock gathers lines; they are written without it, by `flush`.
+
+    Writing under that lock would let go of the interpreter there, and every other caller would queue up.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """`path` None keeps nothing, for stores in memory."""
         self._path = path
         self._num_lines = 0
+        self._lines: deque[str] = deque()  # the one thing two threads touch at once
+        self._writing = threading.Lock()
         self._file = -1 if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def read(self) -> list[NotedLease]:
@@ -62,11 +69,16 @@ class LeaseLog:
 
     def note(self, lease: Lease, counts: bool) -> None:
         """The person holds the task from now on, or for longer."""
-        self._write([_line(lease, counts)])
+        self._lines.append(_line(lease, counts))
 
     def drop(self, lease_id: str) -> None:
         """Nobody holds it by this lease any more."""
-        self._write([json.dumps([lease_id])])
+        self._lines.append(json.dumps([lease_id]))
+
+    def flush(self) -> None:
+        """Write what was gathered; when this returns it outlives the process."""
+        with self._writing:
+            self._write([self._lines.popleft() for _ in range(len(self._lines))])
 
     def is_long(self, num_held: int) -> bool:
         """Whether most lines are about holds that are over."""
@@ -77,14 +89,17 @@ class LeaseLog:
         if self._path is None:
             return
         fresh = self._path.with_suffix(".new")
-        handle = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.close(self._file)
-        self._file, self._num_lines = handle, 0
-        self._write([_line(lease, counts) for lease, counts in held])
-        fresh.rename(self._path)
+        with self._writing:
+            handle = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.close(self._file)
+            self._file, self._num_lines = handle, 0
+            self._lines.clear()
+            self._write([_line(lease, counts) for lease, counts in held])
+            fresh.rename(self._path)
 
     def close(self) -> None:
         """Give the file back; nothing is noted afterwards."""
+        self.flush()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -62,7 +62,7 @@ class OpenTasks:
         self._clear()
         self.inactive |= filling.inactive
         self.num_acts.update(filling.num_acts)
-        for entry in filling.entries:
+        for entry in sorted(filling.entries, key=lambda entry: entry.task.priority):  # so each goes last
             self.admit(entry)
         restored = ((self._restore(note, filling.active), note.counts) for note in kept)
         self._log.rewrite([(lease, counts) for lease, counts in restored if lease is not None])
@@ -112,7 +112,7 @@ class OpenTasks:
         """Draw whether this person, who holds nothing, judges something again now."""
         if self.num_acts[person_id] < self._settings.repeat_after or self.private[person_id]:
             return False
-        if not self._settings.repeat_share or self.shelves[kind].first(person_id) is None:
+        if self.shelves[kind].first(person_id) is None:
             return False
         return self._rng.random() < self._settings.repeat_share
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from store.boundary import check_one_of
@@ -47,9 +48,9 @@ class TaskQueue:
         self, person_id: str, kind: TaskKind, draw_left: DrawLeft, lease_s: float, now: datetime
     ) -> Lease | None:
         """What the person holds of that kind, held anew, or the next task for them, or None."""
-        until = now + timedelta(seconds=lease_s)
-        with self._lock:
+        with self._noting():
             self._tasks.expire(now)
+            until = now + timedelta(seconds=lease_s)
             if person_id in self._tasks.inactive:
                 raise NotAllowed("this person has been deactivated")
             for held in self._tasks.holds.of(person_id, kind):
@@ -62,7 +63,7 @@ class TaskQueue:
 
     def renew(self, task_id: str, person_id: str, lease_s: float, now: datetime) -> Lease:
         """Hold it for `lease_s` from now; LeaseLost when the person does not hold it any more."""
-        with self._lock:
+        with self._noting():
             held = self._require(task_id, person_id, now)
             return self._tasks.holds.extend(held, now + timedelta(seconds=lease_s))
 
@@ -105,6 +106,8 @@ class TaskQueue:
 
     def is_repeat_due(self, person_id: str, kind: TaskKind, now: datetime) -> bool:
         """Draw whether the next task of this person shall be one they have judged before."""
+        if not self.settings.repeat_share:
+            return False
         with self._lock:
             self._tasks.expire(now)
             if self._tasks.holds.of(person_id, kind):
@@ -130,8 +133,7 @@ class TaskQueue:
 
     def read_head(self, kind: TaskKind, number: int) -> list[Task]:
         """The most valuable open tasks, whoever they are for."""
-        with self._lock:
-            return self._tasks.shelves[kind].head(number)
+        return self._tasks.shelves[kind].head(number)  # one slice, whole without the lock
 
     def close_untouched(self, version_kept: str, now: datetime) -> list[str]:
         """Stop handing out what other versions wrote and nobody judged or holds; the ids, oldest first.
@@ -148,7 +150,7 @@ class TaskQueue:
 
     def let_go(self, person_id: str) -> None:
         """Free what the person holds, except what they have just judged."""
-        with self._lock:
+        with self._noting():
             for held in self._tasks.holds.of(person_id):
                 self._tasks.release(held)
 
@@ -172,7 +174,7 @@ class TaskQueue:
     def apply(self, events: Sequence[Event], first_seq: int, brought: Sequence[Entry] = ()) -> None:
         """Follow what was committed; `brought` are the unknown tasks as they stand after all of it."""
         fresh = {entry.task.task_id for entry in brought}
-        with self._lock:
+        with self._noting():
             for entry in brought:
                 self._tasks.entries[entry.task.task_id] = entry
             for seq, event in enumerate(events, start=first_seq):
@@ -198,6 +200,13 @@ class TaskQueue:
         """Give the note of the holds back."""
         with self._lock:
             self._log.close()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """The lock, and after it the note of what changed, before anybody is told."""
+        with self._lock:
+            yield
+        self._log.flush()
 
     def _require(self, task_id: str, person_id: str, now: datetime) -> Hold:
         self._tasks.expire(now)

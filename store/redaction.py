@@ -6,7 +6,6 @@ what refers to it later. It decides; it neither reads nor writes files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from store.errors import HeedError
 from store.events import Event, new_event, to_json
 from store.outside import content_sha256
 from store.records import OutsideLabel
+from store.shares import pseudonym
 
 Mode = Literal["delete", "pseudonymise"]
 NO_PASSWORD = f"scrypt$16384$8$1${'00' * 16}${'00' * 32}"  # no password has this hash
@@ -43,7 +43,8 @@ class Redaction:
         self.mentions = 0  # events of others in which the name still stands, as a word
         self.label_ids: set[str] = set()  # theirs, and those about what is gone: rows of snapshots carry them
         self._name = name
-        self._names = {name, person_id, export_pseudonym(person_id)}
+        # A file that was exported and imported again brings the pseudonym back.
+        self._names = {name, person_id, pseudonym(person_id)}
         self._id_bytes = person_id.encode()
         self._name_bytes = to_json(name)[1:-1].encode()
         self._name_word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
@@ -96,8 +97,8 @@ class Redaction:
 
     def _clean(self, name: str, value: Any) -> Any:
         if isinstance(value, str):
-            if name in _NAME_FIELDS and value in self._names:
-                return self.new_name
+            if name in _NAME_FIELDS:
+                value = self._rename(value)
             if name in _ADMIN_TEXTS:
                 value = self._name_word.sub(self.new_name, value)
             return self.replace_id(value)
@@ -106,6 +107,12 @@ class Redaction:
         if isinstance(value, dict):
             return {self.replace_id(key): self._clean(key, item) for key, item in value.items()}
         return value
+
+    def _rename(self, who: str) -> str:
+        """A label that several people stand behind is imported with their pseudonyms joined by +."""
+        if who in self._names:
+            return self.new_name
+        return "+".join(self.new_name if one in self._names else one for one in who.split("+"))
 
     # One method a kind of event; None: it goes.
 
@@ -180,7 +187,7 @@ class Redaction:
         return None if self.deletes and self.is_theirs(event) else event
 
     def outside_label(self, event: Event) -> Event | None:
-        theirs = event["annotator"] in self._names
+        theirs = self._rename(event["annotator"]) != event["annotator"]
         if not theirs and event["task_id"] not in self._tasks:
             return event
         self.label_ids.add(event["label_id"])
@@ -200,11 +207,6 @@ class Redaction:
             return event
         self.label_ids.add(event[id_field])
         return None if self.deletes else event | {"comment": ""}
-
-
-def export_pseudonym(person_id: str) -> str:
-    """What an export calls the person; a file that was exported and imported again brings it back."""
-    return f"a_{hashlib.sha256(person_id.encode()).hexdigest()[:12]}"
 
 
 def _without(event: Event, field: str, gone: Iterable[str]) -> Event:

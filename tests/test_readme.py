@@ -114,6 +114,39 @@ def check_export(command: str, folder: Path) -> None:
     assert len((folder / "labels.jsonl").read_text("utf-8").splitlines()) == 3
 
 
+def check_export_folder(command: str, folder: Path) -> None:
+    from store.database import Store
+
+    store = Store.open(folder / "data")
+    judge_pairs(store, 3)
+    store.close()
+    assert "3 labels written to dataset" in run(command, folder)
+    assert (folder / "dataset" / "README.md").exists()
+
+
+def check_import(command: str, folder: Path) -> None:
+    fixtures = ROOT / "tests" / "store" / "formats" / "fixtures"
+    (folder / "labels.jsonl").write_bytes((fixtures / "shp.jsonl").read_bytes())
+    assert "shp: " in run(command, folder)
+
+
+def check_import_dataset(command: str, folder: Path) -> None:
+    """The same name as a folder of this machine, since no test may ask the hub."""
+    (folder / "Anthropic" / "hh-rlhf").mkdir(parents=True)
+    fixture = ROOT / "tests" / "store" / "formats" / "fixtures" / "hh-rlhf.jsonl"
+    (folder / "Anthropic" / "hh-rlhf" / "train.jsonl").write_bytes(fixture.read_bytes())
+    assert "hh-rlhf: 2 labels added" in run(command, folder, HF_HOME=str(folder / "hf"))
+
+
+def check_validate(command: str, folder: Path) -> None:
+    rows = [
+        {"prompt": f"What is {n}?", "chosen": f"{n} is a number.", "rejected": f"{n} is a bird."}
+        for n in range(200)
+    ]
+    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert "200 pairs" in run(command, folder)
+
+
 def check_backup(command: str, folder: Path) -> None:
     from store.database import Store
 
@@ -155,7 +188,11 @@ CHECKS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("make serve", check_make_serve),
     ("make test", check_make_test),
     ("python app.py serve --model", check_real_model),
-    ("python app.py export", check_export),
+    ("python app.py export labels.jsonl", check_export),
+    ("python app.py export dataset", check_export_folder),
+    ("python app.py import Anthropic", check_import_dataset),
+    ("python app.py import", check_import),
+    ("python app.py validate", check_validate),
     ("python app.py backup", check_backup),
     ("python app.py judge", check_judge),
     ("python app.py erase-person", check_erase_person),

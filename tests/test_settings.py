@@ -66,8 +66,20 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_secrets_are_masked_when_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEED_ADMIN_TOKEN", "s3cret-s3cret")
+    assert "s3cret" not in str(ServeSettings.read([], "config").masked())
     monkeypatch.setenv("HEED_JUDGE__KEY", "s3cret-s3cret")
     settings = ServeSettings.read(["--judge.url", "http://localhost:1/v1", "--judge.model", "m"], "config")
     assert settings.judging().key == "s3cret-s3cret"
     assert "s3cret" not in str(settings.masked())
     assert settings.masked()["judge"]["key"] == "set"
+
+
+def test_the_chips_of_the_chat_are_a_list_of_different_words() -> None:
+    assert ServeSettings.read(["--chat.reasons", "Wrong,Too long"], "serve").web().chat.reasons == (
+        "Wrong",
+        "Too long",
+    )
+    assert "Incorrect" in ServeSettings.read([], "serve").web().chat.reasons
+    for wrong, says in (("Wrong,Wrong", "different ones"), ("a" * 81, "1 to 80 characters")):
+        with pytest.raises(SettingsRefused, match=says):
+            ServeSettings.read(["--chat.reasons", wrong], "serve")

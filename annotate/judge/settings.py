@@ -38,6 +38,9 @@ class JudgeSettings:
                 raise BadValue(
                     "the judge's url must be http(s)://host/…, without a user name; the key goes in key"
                 )
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip()):
+            # An HTTP library names a header it cannot send, and with it the key.
+            raise BadValue("the judge's key must be printable ASCII")
         for name in ("calls_per_day", "calls_total"):
             if getattr(self, name) < 0:
                 raise BadValue(f"{name} {getattr(self, name)} must be 0 or more")

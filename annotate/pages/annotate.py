@@ -74,6 +74,7 @@ def _wire_browser(handlers: Handlers, buttons: dict[str, Any]) -> None:
     typed = (parts.comment, parts.correction, parts.reasons, parts.unsafe_a, parts.unsafe_b)
     for component in typed:
         component.input(None, parts.given(), None, js=_KEEP)
+    parts.recent.change(None, None, None, js="() => window.heedLocalise?.()")
     parts.cue.change(None, [parts.cue], None, js="text => window.heedCue?.(text)")
 
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 import gradio as gr
 
 from annotate import session
-from annotate.acts import CORRECTABLE
 from annotate.auth import require
 from annotate.guidelines import must_read
 from annotate.pages.acts import Act, Acts
@@ -182,7 +181,7 @@ class Handlers:
     def _select(self, person: Person, given: Given, act: Act) -> Update:
         try:
             view = session.read_held(self._services, person, given.task_id)
-            return self._view.selected(person, view, act, prefill(view, act, given.correction))
+            return self._view.selected(person, view, act, given.correction)
         except LeaseLost:
             return self._advance(person, given, REASSIGNED, given.task_id)
         except Exception as error:
@@ -236,16 +235,6 @@ class Handlers:
 
     def _refuse(self, error: Exception, act_name: str, says: str = "") -> Update:
         return self._view.not_saved(f"{says} {explain(error, act_name)}".strip())
-
-
-def prefill(view: session.TaskView, act: Act, correction: str) -> str:
-    """The edit box after choosing: the preferred answer's text, unless they have typed their own."""
-    is_own = correction.strip() not in ("", view.left.strip(), (view.right or "").strip())
-    if is_own:
-        return correction
-    if act.choice not in CORRECTABLE:
-        return ""
-    return (view.right or "") if act.choice == "right" else view.left
 
 
 def _check_kind(kind: str) -> TaskKind:

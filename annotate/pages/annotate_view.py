@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from annotate.acts import CORRECTABLE
 from annotate.guidelines import read_guidelines
 from annotate.pages.acts import Act, Acts
 from annotate.pages.annotate_parts import Parts
@@ -49,11 +50,13 @@ class View:
     ) -> Updates:
         """An item to judge; with what was said of it before when it was taken back."""
         parts, is_pair = self._parts, view.kind == "pair"
-        before = self._acts.find(earlier).elem_id if earlier else ""
+        before = self._acts.find(earlier) if earlier else None
+        before_id = before.elem_id if before else ""
         has_detail = earlier is not None and bool(
             self._chips(earlier) or earlier.comment or earlier.correction
         )
-        selected = before if has_detail else ""
+        written = (earlier.correction if earlier else None) or ""
+        selected = before_id if has_detail else ""
         return {
             parts.kind: view.kind,
             parts.task_id: view.task_id,
@@ -74,8 +77,9 @@ class View:
             **self.answers(view, highlight),
             **self._typed(earlier),
             **self._numbers(person, view.kind, says or _write_editing(earlier)),
+            parts.correction: prefill(view, before, written) if before and has_detail else "",
             parts.selected: selected,
-            parts.cue: _cue(person, view.task_id, selected, before, done, has_detail),
+            parts.cue: _cue(person, view.task_id, selected, before_id, done, has_detail),
         }
 
     def answers(self, view: TaskView, highlight: bool) -> Updates:
@@ -131,7 +135,7 @@ class View:
         parts = self._parts
         return {
             parts.selected: act.elem_id,
-            parts.correction: correction,
+            parts.correction: prefill(view, act, correction),
             parts.not_saved: reveal(False),
             parts.cue: _cue(person, view.task_id, act.elem_id),
         }
@@ -187,7 +191,7 @@ class View:
         return {
             parts.reasons: self._chips(earlier),
             parts.comment: earlier.comment if earlier else "",
-            parts.correction: (earlier.correction or "") if earlier else "",
+            parts.correction: "",
             parts.unsafe_a: bool(earlier and "left" in earlier.unsafe),
             parts.unsafe_b: bool(earlier and "right" in earlier.unsafe),
         }
@@ -217,6 +221,16 @@ class View:
         now = datetime.now(UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         return read_pace(self._services.store, person.person_id, midnight, now)
+
+
+def prefill(view: TaskView, act: Act, correction: str) -> str:
+    """The edit box after choosing: the preferred answer's text, unless they have typed their own."""
+    is_own = correction.strip() not in ("", view.left.strip(), (view.right or "").strip())
+    if is_own:
+        return correction
+    if act.choice not in CORRECTABLE:
+        return ""
+    return (view.right or "") if act.choice == "right" else view.left
 
 
 def _write_editing(earlier: Earlier | None) -> str:

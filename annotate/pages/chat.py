@@ -32,8 +32,17 @@ _KEYS = {
     "k": ["thumb-up"],
     "r": ["retry"],
     "u": ["undo-vote"],
+    "?": ["shortcuts"],
     **{vote.key: [vote.elem_id] for vote in VOTES},
 }
+_SHORTCUTS = """<details class="panel"><summary id="shortcuts">Keys</summary><div class="sheet">
+<dl><dt><kbd>K</kbd> <kbd>J</kbd></dt><dd>last answer good, bad; again takes it back</dd>
+<dt><kbd>R</kbd></dt><dd>try again</dd>
+<dt><kbd>1</kbd>–<kbd>5</kbd> <kbd>0</kbd></dt><dd>vote side by side; 0 is both bad</dd>
+<dt><kbd>U</kbd></dt><dd>take the vote back</dd>
+<dt><kbd>/</kbd> <kbd>Esc</kbd></dt><dd>into the message box, and out of it</dd>
+<dt><kbd>N</kbd></dt><dd>new chat</dd></dl>
+<label><input type="checkbox" id="hotkeys-on" checked> Use these keys</label></div></details>"""
 _FOCUS = "() => document.querySelector('#message textarea')?.focus()"
 _FOCUS_EDITOR = "() => setTimeout(() => document.querySelector('#edited textarea')?.focus(), 50)"
 # The sanitiser of messages leaves a button nothing but its class, so its class says what it does.
@@ -45,7 +54,10 @@ document.addEventListener('click', e => {
 });
 """
 _TAKE_ACTIVE_MS = "(...a) => { a[a.length - 1] = window.heedActiveMs?.() ?? null; return a; }"
-_NEXT_ITEM = "() => window.heedNextItem?.()"
+# Beside two answers there is little room for the conversation: its end is the question they answer.
+_NEXT_ITEM = """() => { window.heedNextItem?.(); setTimeout(() => {
+  const log = document.querySelector('#chatbot [role=log]');
+  if (log) log.scrollTop = log.scrollHeight; }, 250); }"""
 
 
 def build_page(services: Services) -> Any:
@@ -79,6 +91,7 @@ def _lay_out_top(buttons: dict[str, Any]) -> dict[str, Any]:
             [CHAT, SIDE_BY_SIDE], value=CHAT, label="Mode", show_label=False, container=False, elem_id="mode"
         )
         buttons["new"] = gr.Button("New chat", elem_id="new-chat", size="md")
+        gr.HTML(_SHORTCUTS, js_on_load=None, elem_id="chat-help")
         buttons["focus"] = gr.Button("Write", elem_id="focus-message", elem_classes=["unseen"])
     chatbot = gr.Chatbot(
         elem_id="chatbot",

@@ -48,7 +48,10 @@ window.heedSend = (choice, a) => {   // what goes with every click: the time in 
   a[a.length - 2] = window.heedActiveMs?.() ?? null;
   a[a.length - 1] = isOpen('detail');
   return a; };
-window.heedToggle = (id, focus) => { open(id, !isOpen(id)); if (focus && isOpen(id)) at(focus)?.focus(); };
+window.heedToggle = id => {
+  open(id, !isOpen(id));
+  if (isOpen(id)) at(id).scrollIntoView({block: 'nearest'}); };
+window.heedLocalise = () => setTimeout(localise, 0);
 window.heedCue = text => {
   if (!text) return;
   const cue = JSON.parse(text);
@@ -62,7 +65,7 @@ window.heedCue = text => {
     window.heedNextItem?.();
     if (task && read()[task]) at('restore')?.click();
   }
-  setTimeout(localise, 0); };
+  window.heedLocalise(); };
 """
 
 
@@ -104,7 +107,7 @@ class Draft:
 
 
 def desk() -> gr.HTML:
-    """Define `heedCue`, `heedKeep`, `heedSend` and `heedToggle` in the browser."""
+    """Define in the browser what the page's events call there: `window.heedCue` and its siblings."""
     return gr.HTML("", html_template="", js_on_load=_JS, elem_classes=["silent"])
 
 

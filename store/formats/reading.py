@@ -72,7 +72,7 @@ def find_format(file: Source, name: str | None = None) -> tuple[Format, str]:
     counts = [(sum(1 for row in rows if format_.detect(row)), format_) for format_ in FORMATS]
     most = max(count for count, _ in counts)
     best = [format_ for count, format_ in counts if count == most]
-    if most * 2 <= len(rows):
+    if most * 2 < len(rows):
         fields = ", ".join(repr(name) for name in list(rows[0])[:12])
         raise BadValue(
             f"the format is not recognised: the first row has the fields {fields}; {list_formats()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,10 +14,10 @@ from store.completions import read_completion
 from store.database import Store
 from store.errors import BadValue, StateConflict
 from store.people import Credentials
-from store.prompts import count_prompts, read_prompt
+from store.prompts import read_prompt
 from store.records import Condition, Promotion, Round, Why
 from store.rounds import create_round
-from tests.annotate.conftest import TaskMaker, bearer, open_client
+from tests.annotate.conftest import bearer, open_client
 from tests.fakes import make_services
 
 
@@ -37,44 +36,6 @@ def test_prompts_are_added_once(client: TestClient, store: Store, headers: dict[
     assert client.post("/v1/prompts", json=body, headers=headers).json()["known"] == 1
     ends_wrong = {"prompts": [{"messages": [{"role": "assistant", "content": "a"}]}]}
     assert client.post("/v1/prompts", json=ends_wrong, headers=headers).status_code == 400
-
-
-def test_an_import_is_all_or_nothing(client: TestClient, store: Store, headers: dict[str, str]) -> None:
-    lines = [json.dumps({"prompt": f"question {number}"}) for number in range(1000)]
-    lines[500] = '{"prompt": '
-    content = "\r\n".join(lines).encode()
-    refused = client.post("/v1/import", content=content, headers=headers)
-    assert refused.status_code == 400
-    assert "nothing was imported, 1 lines cannot be read: line 501: column" in refused.text
-    assert count_prompts(store) == 0
-    taken = client.post("/v1/import?skip_bad=true", content=content, headers=headers).json()
-    assert (taken["added"], [line["line"] for line in taken["skipped"]]) == (999, [501])
-
-
-def test_labels_in_an_import_are_refused_aloud(client: TestClient, headers: dict[str, str]) -> None:
-    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    reply = client.post("/v1/import", content=json.dumps(row), headers=headers)
-    assert reply.status_code == 400
-    assert "only prompts can be imported so far" in reply.json()["error"]["message"]
-    empty = client.post("/v1/import", content=b"\n\n", headers=headers)
-    assert "there is no prompt in this file" in empty.json()["error"]["message"]
-
-
-@pytest.mark.usefixtures("store")
-def test_the_export_is_one_label_a_line(
-    client: TestClient, tasks: TaskMaker, headers: dict[str, str]
-) -> None:
-    assert client.get("/v1/export", headers=headers).text == ""
-    tasks.add()
-    task = client.post("/v1/tasks/next", headers=headers).json()
-    path = f"/v1/tasks/{task['task_id']}/judgement"
-    client.post(path, json={"choice": "left", "strength": 2}, headers=headers)
-    reply = client.get("/v1/export", headers=headers)
-    assert reply.headers["content-type"].startswith("application/x-ndjson")
-    rows = [json.loads(line) for line in reply.text.splitlines()]
-    assert len(rows) == 1
-    assert rows[0]["chosen"] == [{"role": "assistant", "content": task["left"]}]
-    assert rows[0]["rejected"] == [{"role": "assistant", "content": task["right"]}]
 
 
 def test_why_a_round_does_not_start_is_told_in_full(store: Store, people: dict[str, Credentials]) -> None:

@@ -270,3 +270,41 @@ def finished(store: Store, completion_id: str) -> Any:
             if cursor.execute(sql, [completion_id]).fetchone():
                 return read_completion(store, completion_id)
     raise AssertionError(f"{completion_id} was not saved within 5 s")
+
+
+def test_two_answers_are_compared_by_their_ids(
+    client: TestClient, headers: dict[str, str], store: Store
+) -> None:
+    ids = [client.post(URL, json=HELLO, headers=headers).json()["id"] for _ in range(2)]
+    body = {"first_id": ids[0], "second_id": ids[1], "choice": "second", "strength": 2}
+    saved = client.post("/v1/comparisons", json=body, headers=headers)
+    assert saved.status_code == 201
+    assert (saved.json()["choice"], saved.json()["chosen_id"], saved.json()["strength"]) == (
+        "prefer",
+        ids[1],
+        2,
+    )
+    again = client.post("/v1/comparisons", json=body, headers=headers)
+    assert again.json() == saved.json(), "the same verdict again is the same judgement"
+    changed = client.post("/v1/comparisons", json={**body, "choice": "both_bad"}, headers=headers)
+    assert changed.json()["chosen_id"] is None
+    with store.read() as cursor:
+        assert cursor.execute("SELECT count(*) FROM judgements WHERE NOT undone").fetchone() == (1,)
+
+
+def test_a_comparison_that_cannot_be_is_refused_with_a_sentence(
+    client: TestClient, headers: dict[str, str], people: dict[str, Credentials]
+) -> None:
+    other = {"messages": [{"role": "user", "content": "Bye?"}]}
+    one, two = (client.post(URL, json=asked, headers=headers).json()["id"] for asked in (HELLO, other))
+    body = {"first_id": one, "second_id": two, "choice": "tie"}
+    refused = client.post("/v1/comparisons", json=body, headers=headers)
+    assert refused.status_code == 400
+    assert "different messages" in refused.json()["error"]["message"]
+    foreign = client.post("/v1/comparisons", json=body, headers=bearer(people["admin"]))
+    assert foreign.status_code == 404
+    for wrong in ({"choice": "left"}, {"strength": 3}, {"left_id": one}):
+        assert client.post("/v1/comparisons", json={**body, **wrong}, headers=headers).status_code in (
+            400,
+            422,
+        )

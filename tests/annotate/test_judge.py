@@ -306,6 +306,9 @@ def test_a_judge_must_be_set_up_in_full(store: Store) -> None:
         JudgeSettings(url="http://localhost:1/v1")
     with pytest.raises(BadValue, match="without a user name"):
         JudgeSettings(url="http://me:pw@localhost:1/v1", model="m")
+    with pytest.raises(BadValue, match="key must be printable") as refused:
+        JudgeSettings(key="s3cret\n")
+    assert "s3cret" not in str(refused.value)
     with pytest.raises(BadValue, match="no judge is set up"):
         JudgeDesk(store, JudgeSettings())
     assert "k3y" not in repr(JudgeSettings(key="k3y"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import orders
+from settings import ServeSettings
 from tests.benchmarks.fakes import TinyHeed, serve
 
 SMALL = ("--seeds", "2", "--rounds", "2", "--labels", "4", "--annotators", "2", "--eval-prompts", "3")
@@ -42,6 +43,8 @@ def test_every_seed_is_run_in_both_orders_and_the_difference_is_paired(
     assert orders.main([*SMALL, "--out", str(out)], services.open) == 0
     assert orders_told(services) == ["random", "uncertain", "uncertain", "random"]
     assert {told["HEED_ROLLOUT__READY_PAIRS"] for told in services.told} == {"8"}
+    known = {f"HEED_{name.upper()}" for name in ServeSettings.model_fields}
+    assert {name.partition("__")[0] for told in services.told for name in told} <= known
     runs = [json.loads(line)["settings"] for line in out.read_text().splitlines()]
     assert [(run["seed"], run["order"]) for run in runs] == [
         (0, "random"),

@@ -49,6 +49,7 @@ def rate_by_keyboard(page: Page, url: str, count: int) -> None:
     """Prefer the shorter answer, with the keys 2 and 4 alone; every answer must bring a new task."""
     page.goto(f"{url}/annotate/")
     page.wait_for_selector(BOTH_READY)
+    page.keyboard.press("Enter")  # the guidelines are read
     held = page.locator("#task-id textarea, #task-id input").first
     for _ in range(count):
         expect(held).not_to_have_value("")

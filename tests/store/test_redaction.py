@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from store.errors import HeedError
 from store.events import APPLY, Event, new_event, to_json
+from store.exchange import pseudonym
 from store.outside import content_sha256
 from store.records import OutsideLabel
-from store.redaction import RULES, Mode, Redaction, export_pseudonym
+from store.redaction import RULES, Mode, Redaction
 from tests.store import samples
 
 DOCS = (Path(__file__).parents[2] / "docs" / "erasure.md").read_text("utf-8")
@@ -63,7 +64,7 @@ def test_words_of_others_stay_and_are_counted() -> None:
     assert redaction.mentions == 1
 
 
-@pytest.mark.parametrize("annotator", ["Ann", ANN, export_pseudonym(ANN)])
+@pytest.mark.parametrize("annotator", ["Ann", ANN, pseudonym(ANN), f"a_0+{pseudonym(ANN)}"])
 def test_an_outside_label_of_theirs_is_known_by_name_id_or_pseudonym(annotator: str) -> None:
     label = OutsideLabel(
         "o_1", "rating", "import:x", samples.ask("a"), "b", samples.AT, desirable=True, annotator=annotator
@@ -73,10 +74,11 @@ def test_an_outside_label_of_theirs_is_known_by_name_id_or_pseudonym(annotator: 
     added = event(
         "outside_label_added", **fields, content_sha256=content_sha256(label), messages=label.messages
     )
-    added["extra"] = {"who": {"name": annotator, "n": 1}}
+    added["extra"] = {"who": {"name": annotator.removeprefix("a_0+"), "n": 1}}
     assert redact(added)["type"] == "erased"
     kept = redact(added, "pseudonymise")
-    assert annotator not in to_json(kept)
+    assert kept["annotator"] == annotator.replace(annotator.removeprefix("a_0+"), "erased u_new")
+    assert annotator.removeprefix("a_0+") not in to_json(kept)
     assert kept["content_sha256"] != added["content_sha256"]
     other = redact(added | {"annotator": "w7", "extra": {}})
     assert other["type"] == "outside_label_added"
