@@ -165,7 +165,7 @@ def time_queries(data: Path) -> dict[str, object]:
     """Milliseconds of the questions the admin page and the scheduler's tick ask, median of five."""
     from benchmarks.queue_store import person_id
     from store.gold import propose_unanimous
-    from store.judgements import count_judgements, find_standing, read_judgements
+    from store.judgements import count_judgements, read_judgements
     from store.people import read_people
     from store.prompts import choose_prompts, count_prompts
     from store.rounds import read_rounds
@@ -182,7 +182,6 @@ def time_queries(data: Path) -> dict[str, object]:
         "count_judgements_of_60": lambda: [count_judgements(store, person_id(n)) for n in range(60)],
         "read_judgements_newest_50": lambda: read_judgements(store, limit=50),
         "read_judgements_of_one": lambda: read_judgements(store, someone),
-        "find_standing": lambda: find_standing(store, "t_" + "0" * 30, someone),
         "count_off_policy": lambda: count_off_policy(store),
         "propose_unanimous": lambda: propose_unanimous(store),
         "choose_prompts_8": lambda: choose_prompts(store, 8, seed=1),

@@ -106,12 +106,6 @@ def undo_last(
     return store.write(decide)
 
 
-def find_standing(store: Store, task_id: str, person_id: str) -> Judgement | None:
-    """The act of this person on this task that stands, or None."""
-    with store.read() as cursor:
-        return _find_valid(cursor, "j.task_id = ? AND j.person_id = ?", [task_id, person_id])
-
-
 def read_judgements(store: Store, person_id: str | None = None, limit: int | None = None) -> list[Judgement]:
     """The newest first, those taken back included (`undone`); of one person when an id is given."""
     where = "WHERE j.person_id = $person_id" if person_id is not None else ""

@@ -7,8 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from store import people as store_people
 from store.database import Store
@@ -250,14 +258,15 @@ def facts(entry: Entry) -> tuple[object, ...]:
     return entry.task, entry.age, entry.accepted, entry.num_skips, acted, entry.is_gold, entry.is_closed
 
 
-def test_whatever_people_do_the_queue_keeps_its_promises(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    from hypothesis.stateful import run_state_machine_as_test
-
+@pytest.mark.parametrize("examples", [8, pytest.param(150, marks=pytest.mark.slow)])
+def test_whatever_people_do_the_queue_keeps_its_promises(
+    monkeypatch: pytest.MonkeyPatch, examples: int
+) -> None:
     monkeypatch.setattr(store_people, "_SCRYPT_N", 2)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(
         Annotation,
         settings=settings(
-            max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=checks
+            max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=checks
         ),
     )
