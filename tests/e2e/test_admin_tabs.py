@@ -26,10 +26,10 @@ SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "hei
 # Each tab with an element that only its own reading of the store fills, and what that must say.
 TABS = {
     "overview": ("#counts", "judged today"),
-    "rounds": ("#rounds", "No rounds yet"),
+    "rounds": ("#rounds", "failed"),
     "versions": ("#versions", "candidate"),
-    "data": ("#report", "180 pairs"),
-    "quality": ("#gold", "No gold tasks yet"),
+    "data": ("#report", "ratings"),
+    "quality": ("#quality-people", "lefty"),
     "people": ("#people", "lefty"),
     "guidelines": ("#guidelines-accepted", "asked at the next task"),
     "settings": ("#settings", "trainer"),
@@ -144,21 +144,22 @@ def test_a_file_is_shown_before_it_is_imported_and_its_source_can_be_dropped(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     open_tab(admin, url, "data")
     admin.locator("#import-file").set_input_files(file)
+    admin.locator("#import-source").fill("numbers")
     admin.locator("#import-preview").click()
     expect(admin.locator("#import-says")).to_contain_text("7 pair")
     expect(admin.locator("#import-shown tbody tr")).to_have_count(5)
     expect(admin.locator("#import-shown")).to_contain_text("No <b>idea</b>.")
-    expect(admin.locator("#sources")).to_contain_text("None yet")
+    expect(admin.locator("#sources")).not_to_contain_text("import:numbers")
     admin.locator("#import-go").click()
     expect(admin.locator("#import-says")).to_contain_text("7 labels added, 0 known already")
-    expect(admin.locator("#sources")).to_contain_text("import:")
+    expect(admin.locator("#sources")).to_contain_text("import:numbers")
 
-    pick(admin, "source-pick", "import:")
+    pick(admin, "source-pick", "import:numbers")
     admin.locator("#source-drop").click()
-    expect(admin.locator("#source-drop-row")).to_contain_text("Drop 7 labels of import:")
+    expect(admin.locator("#source-drop-row")).to_contain_text("Drop 7 labels of import:numbers?")
     admin.locator("#source-drop-confirm").click()
-    expect(admin.locator("#source-says")).to_contain_text("7 labels of import:")
-    expect(admin.locator("#sources")).to_contain_text("None yet")
+    expect(admin.locator("#source-says")).to_contain_text("7 labels of import:numbers dropped.")
+    expect(admin.locator("#sources")).not_to_contain_text("import:numbers")
 
 
 def test_bad_lines_are_named_and_given_back_when_they_are_skipped(
@@ -188,6 +189,64 @@ def test_an_export_is_a_file_of_every_label(admin: Page, url: str) -> None:
     rows = [json.loads(line) for line in Path(download.value.path()).read_text("utf-8").splitlines()]
     assert len(rows) >= 60
     assert "lefty" not in json.dumps(rows)
+
+
+def test_a_disputed_task_is_decided_by_key_and_the_verdict_can_be_taken_back(admin: Page, url: str) -> None:
+    open_tab(admin, url, "quality")
+    shown = admin.locator("#disputed-id textarea, #disputed-id input").first
+    expect(shown).not_to_have_value("")
+    task = shown.input_value()
+    votes = admin.locator("#disputed-votes")
+    expect(votes).to_contain_text("waiting")
+    assert not re.search(r"ada|ben|cleo|hasty|lefty|v0", admin.locator("#disputed").inner_text())
+    admin.keyboard.press("2")
+    expect(admin.locator("#disputed-says")).to_contain_text("Saved.")
+    expect(shown).not_to_have_value(task)
+    admin.locator("#verdict-undo").click()
+    expect(admin.locator("#disputed-says")).to_contain_text("Taken back")
+    expect(shown).to_have_value(task)
+    admin.locator("#verdict-keys").uncheck()
+    admin.keyboard.press("2")
+    admin.keyboard.press("n")
+    expect(shown).to_have_value(task)
+    admin.locator("#verdict-next").click()
+    expect(shown).not_to_have_value(task)
+    admin.locator("#verdict-keys").check()
+
+
+def test_unanimous_tasks_become_gold_after_a_question_and_can_be_dropped(admin: Page, url: str) -> None:
+    open_tab(admin, url, "quality")
+    admin.locator("#gold-promote").click()
+    expect(admin.locator("#gold-promote-row")).to_contain_text("all alike")
+    admin.locator("#gold-promote-confirm").click()
+    expect(admin.locator("#gold-says")).to_contain_text("made gold.")
+    expect(admin.locator("#gold")).to_contain_text("unanimous")
+    admin.locator("#gold-pick input").click()
+    admin.get_by_role("option").first.click()
+    admin.locator("#gold-drop").click()
+    admin.locator("#gold-drop-confirm").click()
+    expect(admin.locator("#gold-says")).to_contain_text("is not gold any more")
+
+
+def test_leaving_out_and_retraining_without_somebody_starts_a_round(admin: Page, url: str) -> None:
+    open_tab(admin, url, "people")
+    pick(admin, "person-who", "lefty")
+    admin.locator("#person-leave-out").click()
+    expect(admin.locator("#person-leave-out-row")).to_contain_text("Leave the labels of lefty out")
+    admin.locator("#person-leave-out-confirm").click()
+    expect(admin.locator("#person-training-says")).to_contain_text("lefty is left out of the next rounds.")
+    expect(admin.locator("#people")).to_contain_text("left out of training")
+    admin.locator("#person-take-in").click()
+    expect(admin.locator("#person-training-says")).to_contain_text("lefty is trained on again.")
+
+    admin.locator("#person-without").click()
+    expect(admin.locator("#person-without-row")).to_contain_text("without the labels of lefty")
+    admin.locator("#person-without-confirm").click()
+    expect(admin.locator("#person-training-says")).to_contain_text("started without lefty")
+    admin.get_by_role("tab", name="Overview").click()
+    expect(admin.locator("#progress")).to_contain_text("step 40/60")
+    admin.locator("#cancel").click()
+    expect(admin.locator("#progress")).to_contain_text("cancelled")
 
 
 def test_an_invite_link_signs_in_once_in_another_browser(

@@ -41,7 +41,7 @@ class ReportSection:
                     gr.ScatterPlot, "Length of chosen against rejected", "rejected words", "chosen words"
                 )
                 self._similarity = _plot(gr.BarPlot, "How alike the two answers are", "similarity", "pairs")
-                self._days = _plot(gr.BarPlot, "Labels a day", "day", "labels")
+                self._days = _plot(gr.BarPlot, "Labels a day", "day", "labels", x_bin="1d", y_aggregate="sum")
         self.seen: list[Any] = []
         self.outputs = [self._report, self._plots, self._lengths, self._similarity, self._days]
 
@@ -80,8 +80,8 @@ class ReportSection:
         return update
 
 
-def _plot(kind: Any, title: str, x: str, y: str) -> Any:
+def _plot(kind: Any, title: str, x: str, y: str, **more: str) -> Any:
     return kind(
         None, x=x, y=y, title=title, height=240, buttons=[], show_label=False, container=False, min_width=260,
-        elem_id=f"plot-{y.split()[0]}",
+        elem_id=f"plot-{y.split()[0]}", **more,
     )  # fmt: skip
