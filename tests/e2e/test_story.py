@@ -27,6 +27,7 @@ def open_page(browser: Browser, guard: Guard, context_args: dict[str, Any]) -> P
 
 def create_person(admin: Page, name: str, role: str) -> str:
     """Through the admin page's form; returns the password that it shows once."""
+    admin.get_by_role("tab", name="People").click()
     admin.locator("#person-name textarea, #person-name input").first.fill(name)
     admin.locator("#person-role").get_by_label(role, exact=True).check()
     admin.locator("#person-create").click()
@@ -137,12 +138,14 @@ def test_the_whole_story(
     expect(tester.get_by_role("button", name="Liked", exact=True)).to_have_count(1)
     expect(tester.get_by_role("button", name="Disliked", exact=True)).to_have_count(1)
 
-    admin.reload()
+    admin.get_by_role("tab", name="Overview").click()
     admin.locator("#train-now").click()
     expect(admin.locator("#progress")).to_contain_text(
         re.compile(r"step \d+|training|evaluating", re.I), timeout=60_000
     )
+    admin.get_by_role("tab", name="Rounds").click()
     expect(admin.locator("#gate")).to_contain_text(re.compile("promote", re.I), timeout=ROUND_LIMIT_MS)
+    admin.get_by_role("tab", name="Overview").click()
     expect(admin.locator("#counts")).to_contain_text("v1", timeout=30_000)
 
     start_new_chat(tester)
@@ -153,8 +156,11 @@ def test_the_whole_story(
         take_pictures(page, name)
         assert not serious_faults(browser, page, browser_context_args), name
 
+    admin.get_by_role("tab", name="Versions").click()
     admin.locator("#rollback").click()
     admin.locator("#rollback-confirm").click()
+    expect(admin.locator("#version-says")).to_contain_text("Rolled back")
+    admin.get_by_role("tab", name="Overview").click()
     expect(admin.locator("#counts")).to_contain_text("v0", timeout=30_000)
     start_new_chat(tester)
     say(tester, "How do I boil an egg?")
