@@ -16,7 +16,7 @@ import gradio as gr
 
 _JS = r"""
 const MOST_DRAFTS = 20, at = id => document.getElementById(id);
-let person = '', task = '';
+let person = '', task = '', reopened = '';
 const shelf = () => 'heed-drafts-' + person;
 const read = () => { try { return JSON.parse(localStorage.getItem(shelf())) || {}; } catch { return {}; } };
 const write = drafts => { try {
@@ -44,10 +44,17 @@ window.heedKeep = (...a) => keep(a, '');
 window.heedSend = (choice, a) => {   // what goes with every click: the time in use and whether detail is open
   if (choice === 'save') keep(a, a[9]);
   else if (choice && (!isOpen('detail') || choice.startsWith('skip-'))) keep(a, choice);
+  a[a.length - 4] = reopened;
   a[a.length - 3] = JSON.stringify(read()[a[0]] ?? null);
   a[a.length - 2] = window.heedActiveMs?.() ?? null;
   a[a.length - 1] = isOpen('detail');
   return a; };
+document.addEventListener('click', e => {
+  const row = e.target.closest?.('button.reopen');
+  if (!row) return;
+  reopened = row.dataset.judgement;
+  open('recent-list', false);
+  at('reopen').click(); });
 window.heedToggle = id => {
   open(id, !isOpen(id));
   if (isOpen(id)) at(id).scrollIntoView({block: 'nearest'}); };
