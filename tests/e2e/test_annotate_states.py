@@ -255,7 +255,9 @@ def test_an_item_with_everything_open_reads_well(stage: Stage, open_page: Opened
     expect(page.locator("#k1")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#correction textarea")).not_to_have_value("")
     look(page, "detail")
-    page.keyboard.press("e")
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+    expect(page.locator("#k1")).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("?")
     look(page, "shortcuts")
     assert read_judgements(stage.store) == []
