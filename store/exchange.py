@@ -36,7 +36,7 @@ class ExportFilter:
     """Which labels to export; None lets all through.
 
     `source` is `human`, `edit`, `adjudicated` or the beginning of an outside source (`import:`), `version` a
-    policy version that wrote one of the answers, `annotator` a pseudonym; `since` is included, `until` is not.
+    policy version that wrote one of the answers, `annotator` a pseudonym. `since` is included, `until` not.
     """
 
     kind: Kind | None = None
