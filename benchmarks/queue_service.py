@@ -9,6 +9,7 @@ import gc
 import signal
 import sys
 import time
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from annotate.services import Services, WebSettings
 from annotate.web import build_api
 from store.database import Store
 from store.queue_settings import QueueSettings
-from store.records import Why
 
 LABELS_ONLY = QueueSettings(gold_share=0.0, repeat_share=0.0, seed=1)
 
@@ -29,21 +29,10 @@ def _refuse(*_: Any) -> Any:
 
 def make_services(store: Store, lease_s: float) -> Services:
     """What the task routes need; everything about models and rounds refuses."""
+    needed = [field.name for field in fields(Services) if field.default_factory is MISSING]
+    given: dict[str, Any] = dict.fromkeys(needed, _refuse)
     return Services(
-        store=store,
-        sample=_refuse,
-        loaded_versions=lambda: ["v0"],
-        promote=_refuse,
-        roll_back=_refuse,
-        start_round=_refuse,
-        cancel_round=_refuse,
-        explain_round=lambda: Why(starts=False),
-        read_progress=_refuse,
-        read_gate=_refuse,
-        read_log=_refuse,
-        is_ready=lambda: True,
-        write_metrics=lambda: "",
-        settings=WebSettings(lease_s=lease_s),
+        **given | {"store": store, "is_ready": lambda: True, "settings": WebSettings(lease_s=lease_s)}
     )
 
 

@@ -113,7 +113,7 @@ def read_disputed(store: Store, settings: QualitySettings, limit: int = 50) -> l
     needed = {
         "votes": settings.dispute_votes,
         "agreement": settings.dispute_agreement,
-        "skips": settings.skips_to_adjudicate,
+        "skips": store.queue.settings.skips_to_adjudicate,
         "limit": limit,
     }
     with store.read() as cursor:

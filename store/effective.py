@@ -40,7 +40,6 @@ class QualitySettings:
     adjudicated_probability: float = 1.0
     dispute_agreement: float = 0.75
     dispute_votes: int = 2
-    skips_to_adjudicate: int = 3
     min_gold: int = 5
     too_fast_ms_per_word: float = 40.0
     min_edit_chars: int = 1
@@ -60,8 +59,8 @@ class QualitySettings:
             raise ValueError(f"prior_accuracy {self.prior_accuracy} must lie between 0.5 and 1")
         if not 0.0 <= self.dispute_agreement <= 1.0 or not -1.0 <= self.min_judge_kappa <= 1.0:
             raise ValueError("dispute_agreement is a share (0..1) and min_judge_kappa a kappa (-1..1)")
-        if self.dispute_votes < 2 or self.skips_to_adjudicate < 1 or self.min_gold < 1:
-            raise ValueError("dispute_votes is at least 2, skips_to_adjudicate and min_gold at least 1")
+        if self.dispute_votes < 2 or self.min_gold < 1:
+            raise ValueError("dispute_votes is at least 2, min_gold at least 1")
         below_0 = (
             "too_fast_ms_per_word",
             "min_edit_chars",
