@@ -113,3 +113,13 @@ def test_settings_are_shown_as_json_and_sections_folded(store: Store) -> None:
     assert "<summary>trainer</summary>" in shown
     assert "&lt;b&gt;" in shown
     assert "No backups are made by themselves here" in shown
+
+
+def test_acts_are_listed_with_who_did_them(store: Store, root: Any, people: dict[str, Credentials]) -> None:
+    services = make_services(store)
+    tester = people["tester"].person.person_id
+    lay_out(PeopleSection, services).deactivate(tester, root)
+    lay_out(PeopleSection, services).change_role(tester, "annotator", root)
+    shown = str(lay_out(SettingsSection, services).read())
+    assert "<td>admin</td><td>person deactivated</td><td>tester</td>" in shown
+    assert "<td>admin</td><td>person made annotator</td><td>tester</td>" in shown
