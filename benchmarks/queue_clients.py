@@ -6,6 +6,7 @@ The HTTP is spoken by hand: a client library costs more time a request than the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -43,10 +44,20 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Status and body; once more on a new connection when the service closed the idle one."""
+        is_fresh = self._streams is None
+        try:
+            return await self._post(path, json.dumps(body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if is_fresh:
+                raise
+        await self.close()
+        return await self._post(path, json.dumps(body))
+
+    async def _post(self, path: str, content: str) -> tuple[int, dict[str, Any]]:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
-        content = json.dumps(body)
         writer.write(
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {self._token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode()
@@ -57,9 +68,11 @@ class Connection:
         return int(head.split()[1]), json.loads(answer) if answer else {}
 
     async def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            await self._streams[1].wait_closed()
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams[1].close()
+            with contextlib.suppress(ConnectionError):
+                await streams[1].wait_closed()
 
 
 async def annotate(

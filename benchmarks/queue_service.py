@@ -29,7 +29,7 @@ def _refuse(*_: Any) -> Any:
 
 def make_services(store: Store, lease_s: float) -> Services:
     """What the task routes need; everything about models and rounds refuses."""
-    needed = [field.name for field in fields(Services) if field.default_factory is MISSING]
+    needed = [field.name for field in fields(Services) if field.default is field.default_factory is MISSING]
     given: dict[str, Any] = dict.fromkeys(needed, _refuse)
     return Services(
         **given | {"store": store, "is_ready": lambda: True, "settings": WebSettings(lease_s=lease_s)}

@@ -169,7 +169,8 @@ class TaskQueue:
     def unknown_tasks(self, events: Iterable[Event]) -> list[str]:
         """Tasks that these events bring back and that are not kept here, being finished or closed."""
         named = {event["task_id"] for event in events if event["type"] in _BRINGING_BACK}
-        return sorted(named - self._tasks.entries.keys())
+        # One by one: a difference with the keys would walk through all of them.
+        return sorted(task_id for task_id in named if task_id not in self._tasks.entries)
 
     def apply(self, events: Sequence[Event], first_seq: int, brought: Sequence[Entry] = ()) -> None:
         """Follow what was committed; `brought` are the unknown tasks as they stand after all of it."""
