@@ -28,6 +28,7 @@ from annotate.services import ChatSettings, WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from store.effective import QualitySettings
 from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
@@ -68,6 +69,7 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+QualitySection = section(QualitySettings)
 JudgeSection = section(JudgeSettings)
 AnnotationSection = section(AnnotationSettings)
 QueueSection = section(QueueSettings)
@@ -141,6 +143,7 @@ class ServeSettings(BaseSettings):
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
+    quality: QualitySection = QualitySection()  # type: ignore[valid-type]
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
     queue: QueueSection = QueueSection()  # type: ignore[valid-type]
@@ -184,6 +187,9 @@ class ServeSettings(BaseSettings):
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
 
+    def qualities(self) -> QualitySettings:
+        return QualitySettings(**self.quality.model_dump())  # type: ignore[attr-defined]
+
     def judging(self) -> JudgeSettings:
         return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
 
@@ -226,6 +232,7 @@ class ServeSettings(BaseSettings):
                 min_free_mib=self.min_free_mib,
             ),
             rounds=RoundSettings(**self.rounds.model_dump()),  # type: ignore[attr-defined]
+            quality=self.qualities(),
         )
 
     def _trainer(self) -> TrainerSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from annotate.judge.desk import JudgeDesk
 from annotate.settings import AnnotationSettings
@@ -14,6 +15,7 @@ from annotate.text import MOST_REASON_CHARS, MOST_REASONS
 from annotate.texts import Texts
 from store.backup_keeper import BackupStatus
 from store.database import Store
+from store.effective import QualitySettings
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
 
@@ -63,6 +65,12 @@ class WebSettings:
         Sampling(self.temperature, self.top_p, self.max_tokens)
 
 
+class StartRound(Protocol):
+    """Starts a round in somebody's name, without the labels of some people (their ids)."""
+
+    def __call__(self, actor: str, without: Sequence[str] = ()) -> Round: ...
+
+
 @dataclass(frozen=True)
 class Services:
     """The functions behind pages and routes; `sample` takes "live", "base" or a version, else NotFound.
@@ -75,7 +83,7 @@ class Services:
     loaded_versions: Callable[[], list[str]]
     promote: Callable[[str, str, str], Promotion]  # version, actor name, reason
     roll_back: Callable[[str, str | None, str], Promotion]  # actor name, version or None = previous, reason
-    start_round: Callable[[str], Round]  # actor name
+    start_round: StartRound
     cancel_round: Callable[[str, str], Round]  # round id, actor name
     explain_round: Callable[[], Why]
     read_progress: Callable[[str], list[dict[str, object]]]
@@ -85,6 +93,7 @@ class Services:
     write_metrics: Callable[[], str]
     synthetic: SyntheticDesk
     settings: WebSettings
+    quality: QualitySettings = field(default_factory=QualitySettings)
     judge: JudgeDesk | None = None
     backup_folder: Path | None = None
     read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves

@@ -96,9 +96,10 @@ def judge(
     )
 
 
-def undo(services: Services, person: Person) -> TaskView | None:
-    """Take this person's newest judgement or skip back: its task, same sides. None when there is nothing."""
-    lease = undo_last(services.store, person.person_id, lease_s=services.settings.lease_s)
+def undo(services: Services, person: Person, judgement_id: str | None = None) -> TaskView | None:
+    """Take their newest act (or that one) back: its task, same sides. None when there is nothing."""
+    lease_s = services.settings.lease_s
+    lease = undo_last(services.store, person.person_id, lease_s=lease_s, judgement_id=judgement_id)
     return None if lease is None else show(services, lease)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from store.data_checks import Finding, LabelledRow, Verdict, check_all
 from store.database import Store
-from store.exchange import HOLDOUT_SHARE, HUMAN, export_labels
+from store.exchange import HOLDOUT_SHARE, PEOPLES, export_labels
 from store.labels import EDITED_VERSION, prompt_digest
 from store.records import OutsideLabel
 from store.snapshots import is_held_out
@@ -130,7 +130,7 @@ def _from_export(
     answer = row["chosen" if is_pair else "completion"][0]["content"]
     key = (prompt_digest(row["prompt"]), answer)
     version = row.get("chosen_version") if is_pair else row.get("version")
-    is_recorded = row["source"] == HUMAN and version != EDITED_VERSION
+    is_recorded = row["source"] in PEOPLES and version != EDITED_VERSION
     return LabelledRow(
         messages=tuple(row["prompt"]),
         chosen=answer,

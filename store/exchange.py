@@ -6,7 +6,6 @@ beside it. Outside labels are exported as they came in, so that none of it is lo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,10 +20,12 @@ from store.events import to_json
 from store.labels import build_rows, prompt_digest
 from store.outside import read_outside_labels
 from store.records import Message, OutsideLabel, PairRow, RatingRow
+from store.shares import pseudonym
 from store.snapshots import is_held_out
 
 HOLDOUT_SHARE = 0.1  # what rounds hold out unless told otherwise
-HUMAN = "human"
+# What people gave here; outside labels are exported from their own table, with all they hold.
+PEOPLES = ("human", "edit", "adjudicated")
 
 Kind = Literal["preference", "unpaired"]
 KINDS: tuple[Kind, ...] = ("preference", "unpaired")
@@ -34,8 +35,8 @@ KINDS: tuple[Kind, ...] = ("preference", "unpaired")
 class ExportFilter:
     """Which labels to export; None lets all through.
 
-    `source` is `human` or the beginning of an outside source (`import:`), `version` a policy version that
-    wrote one of the answers, `annotator` a pseudonym; `since` is included, `until` is not.
+    `source` is `human`, `edit`, `adjudicated` or the beginning of an outside source (`import:`), `version` a
+    policy version that wrote one of the answers, `annotator` a pseudonym. `since` is included, `until` not.
     """
 
     kind: Kind | None = None
@@ -67,9 +68,10 @@ def export_labels(
         times = _read_active_ms(cursor)
         outside = read_outside_labels(cursor)
         cursor.rollback()
+    # Outside labels are exported as they came, whether or not a round would train on them.
     exported = (
-        *(_to_preference(pair, times) for pair in rows.pairs),
-        *(_to_unpaired(rating, times) for rating in rows.ratings),
+        *(_to_preference(pair, times) for pair in rows.pairs if pair.source in PEOPLES),
+        *(_to_unpaired(rating, times) for rating in rows.ratings if rating.source in PEOPLES),
         *(_to_outside(label) for label in outside),
     )
     for row in exported:
@@ -83,11 +85,6 @@ def read_guidelines_version(store: Store) -> int | None:
     with store.read() as cursor:
         row = cursor.execute("SELECT max(version) FROM guidelines").fetchone()
     return int(row[0]) if row and row[0] is not None else None
-
-
-def pseudonym(person_id: str) -> str:
-    """Ids are random, so their hash tells nobody who it was, and stays the same from export to export."""
-    return f"a_{hashlib.sha256(person_id.encode()).hexdigest()[:12]}"
 
 
 def _to_preference(row: PairRow, times: dict[str, int]) -> dict[str, Any]:
@@ -121,13 +118,14 @@ def _to_unpaired(row: RatingRow, times: dict[str, int]) -> dict[str, Any]:
 
 def _origin(row: PairRow | RatingRow, times: dict[str, int]) -> dict[str, Any]:
     """Who judged, how much it weighs and when: the one place that knows how a row names its people."""
+    spent = [times[label_id] for label_id in row.label_ids if label_id in times]
     return {
         "weight": row.weight,
-        "probability": None,
-        "annotators": [pseudonym(row.person_id)],
+        "probability": row.probability if isinstance(row, PairRow) else None,
+        "annotators": [pseudonym(person_id) for person_id in row.person_ids],
         "created_at": row.created_at.isoformat(),
-        "source": HUMAN,
-        "active_ms": times.get(row.row_id.partition(":")[0]),
+        "source": row.source,
+        "active_ms": sum(spent) if spent else None,
         "given_split": None,
         "task_id": None,
         "extra_json": "{}",

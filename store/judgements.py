@@ -78,18 +78,23 @@ def save_judgement(
 
 
 def undo_last(
-    store: Store, person_id: str, now: datetime | None = None, lease_s: float = LEASE_AFTER_UNDO_S
+    store: Store,
+    person_id: str,
+    now: datetime | None = None,
+    lease_s: float = LEASE_AFTER_UNDO_S,
+    judgement_id: str | None = None,
 ) -> Lease | None:
     """Take back this person's newest standing act, a skip too, and hold its task for them, sides unchanged.
 
-    None when there is nothing to take back; StateConflict when a skipped task went to others or was closed.
+    With `judgement_id` that act, however long ago. None when there is no such standing act of theirs;
+    StateConflict when a skipped task went to others or was closed.
     """
 
     require_person(store, person_id)
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Lease | None]:
         moment = store.queue.now(now)
-        found = _find_newest(cursor, person_id)
+        found = _find_newest(cursor, person_id, judgement_id)
         if found is None:
             return Decision(None)
         last, counts = found
@@ -230,14 +235,16 @@ def _find_valid(cursor: duckdb.DuckDBPyConnection, where: str, parameters: list[
     return to_judgement(row) if row else None
 
 
-def _find_newest(cursor: duckdb.DuckDBPyConnection, person_id: str) -> tuple[Judgement, bool] | None:
+def _find_newest(
+    cursor: duckdb.DuckDBPyConnection, person_id: str, judgement_id: str | None
+) -> tuple[Judgement, bool] | None:
     """The person's newest standing act on a task that was handed out, and whether it takes a wanted place."""
     sql = f"""
         SELECT {COLUMNS}, j.counts FROM judgements AS j
-        WHERE j.person_id = ? AND NOT j.undone
+        WHERE j.person_id = ? AND NOT j.undone AND (? IS NULL OR j.judgement_id = ?)
             AND j.task_id NOT IN (SELECT task_id FROM tasks WHERE purpose = 'chat')
         ORDER BY j.seq DESC LIMIT 1"""
-    row = cursor.execute(sql, [person_id]).fetchone()
+    row = cursor.execute(sql, [person_id, judgement_id, judgement_id]).fetchone()
     return (to_judgement(row[:-1]), row[-1]) if row else None
 
 

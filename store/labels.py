@@ -1,175 +1,228 @@
-"""What every label teaches: judgements and ratings as training rows, with a count of all that teach nothing.
+"""What every label teaches: the acts on each task as training rows, with a count of all that teach nothing.
 
-One reading of the rules for counting, snapshots and export. `prefer` gives a pair; both bad gives two
-undesirable answers; a thumb gives one answer; an edited answer beats the one it was made from. Ties and skips
-teach nothing.
+One reading of the rules for counting, snapshots and export; `docs/labels.md` has them as a table, which a
+test reads. What several people said of one task becomes one row (`effective.py`); labels nobody gave here
+are added by `outside_rows.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import duckdb
 
-from store import judgements, ratings
+from store.agreement import measure_alpha
 from store.completions import COLUMNS as COMPLETION_COLUMNS
 from store.completions import to_completion
-from store.records import Completion, Judgement, Message, PairRow, Rating, RatingRow
+from store.effective import (
+    BOTH_BAD,
+    FIRST,
+    SECOND,
+    TIE,
+    WEIGHT_OF_STRENGTH,
+    Effective,
+    PairVote,
+    QualitySettings,
+    combine_pair,
+    combine_thumbs,
+    fit_reliability,
+)
+from store.judged import (
+    JudgedTask,
+    read_gold_verdicts,
+    read_judged_tasks,
+    read_left_out,
+    read_standing_ratings,
+    verdict_of,
+)
+from store.outside_rows import add_outside_rows
+from store.pair_votes import STANDING_JUDGEMENTS, STANDING_RATINGS, read_verdicts, select_votes
+from store.records import Adjudication, Completion, Judgement, Rating
+from store.training_rows import (
+    EDITED_VERSION,
+    Origin,
+    TrainingRows,
+    add_corrections,
+    add_preference,
+    prompt_digest,
+    prompt_id_of,
+    to_rating_row,
+)
 
-EDITED_VERSION = "edited"  # stands where a policy version would when a person wrote the answer
-# The newest act of a person on a task that still stands, and the newest thumb of a person on an answer.
-STANDING_JUDGEMENTS = """(
-    SELECT * FROM judgements WHERE NOT undone
-    QUALIFY row_number() OVER (PARTITION BY task_id, person_id ORDER BY seq DESC) = 1)"""
-STANDING_RATINGS = """(
-    SELECT * FROM ratings
-    QUALIFY row_number() OVER (PARTITION BY completion_id, person_id ORDER BY seq DESC) = 1)"""
+# What other parts of the store ask this module for.
+__all__ = [
+    "EDITED_VERSION",
+    "STANDING_JUDGEMENTS",
+    "STANDING_RATINGS",
+    "WEIGHT_OF_STRENGTH",
+    "TrainingRows",
+    "build_rows",
+    "prompt_digest",
+    "prompt_id_of",
+]
 
 
-# "Slightly better" counts half of "much better"; the trainer brings the mean weight of a set to 1.
-WEIGHT_OF_STRENGTH = {1: 0.5, 2: 1.0}
+def build_rows(
+    cursor: duckdb.DuckDBPyConnection,
+    settings: QualitySettings | None = None,
+    without: Collection[str] = (),
+) -> TrainingRows:
+    """Every label that stands, as rows; the cursor decides which moment that is.
 
-
-@dataclass(slots=True)
-class TrainingRows:
-    """Rows in the order of their ids, and how many labels there were of each sort (`reasons`)."""
-
-    pairs: list[PairRow] = field(default_factory=list)
-    ratings: list[RatingRow] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-
-
-def build_rows(cursor: duckdb.DuckDBPyConnection) -> TrainingRows:
-    """Every label that stands, as rows; the cursor decides which moment that is."""
+    People an admin leaves out of training, and those in `without`, neither vote nor count as evidence.
+    """
+    settings = settings or QualitySettings()
+    left_out = read_left_out(cursor, without)
     rows = TrainingRows()
+    votes = select_votes(read_verdicts(cursor), left_out)
+    rows.reliability, rows.alpha = fit_reliability(votes, settings), measure_alpha(votes.count())
     completions = _read_completions(cursor)
-    for judgement, completion_ids in _read_judgements(cursor):
-        _add_judgement(rows, judgement, [completions[completion_id] for completion_id in completion_ids])
-    for rating in _read_ratings(cursor):
-        _add_rating(rows, rating, completions[rating.completion_id])
-    rows.reasons["undone"] = _count(cursor, "judgements WHERE undone")
-    rows.reasons["rating_replaced"] = _count(cursor, "ratings") - _count(cursor, STANDING_RATINGS)
+    for task in read_judged_tasks(cursor, left_out, rows.reasons):
+        _add_task(rows, task, [completions[completion_id] for completion_id in task.completion_ids], settings)
+    for rating in read_standing_ratings(cursor, left_out, rows.reasons):
+        _add_rating(rows, rating, completions[rating.completion_id], settings)
+    rows.verdicts |= read_gold_verdicts(cursor)
+    add_outside_rows(cursor, rows, completions, settings)
     rows.pairs.sort(key=lambda row: row.row_id)
     rows.ratings.sort(key=lambda row: row.row_id)
     return rows
 
 
-def prompt_digest(messages: Sequence[Message]) -> str:
-    """SHA-256 of what was asked, blind to case, spacing and composition: near copies share it."""
-    texts = (f"{message['role']}: {message['content']}" for message in messages)
-    plain = " ".join(unicodedata.normalize("NFC", "\n".join(texts)).casefold().split())
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def _add_judgement(rows: TrainingRows, judgement: Judgement, completions: list[Completion]) -> None:
-    rows.reasons[judgement.choice] += 1
-    match judgement.choice:
-        case "prefer":
-            _add_preference(rows, judgement, completions)
-        case "both_bad":
-            for name, completion in zip(("first", "second"), completions, strict=True):
-                rows.ratings.append(
-                    _to_rating_row(f"{judgement.judgement_id}:{name}", judgement, completion, False)
-                )
-        case "up" | "down":
-            desirable = judgement.choice == "up"
-            rows.ratings.append(_to_rating_row(judgement.judgement_id, judgement, completions[0], desirable))
-        case "tie" | "skip":
-            pass
-    if judgement.correction is not None and judgement.choice != "skip":
-        # The better answer of a pair is the one that gets edited; without a better one the edit beats both.
-        edited = [
-            c for c in completions if judgement.choice != "prefer" or c.completion_id == judgement.chosen_id
-        ]
-        _add_corrections(rows, judgement.judgement_id, judgement, judgement.correction, edited)
-
-
-def _add_preference(rows: TrainingRows, judgement: Judgement, completions: list[Completion]) -> None:
-    chosen, rejected = (
-        completions if completions[0].completion_id == judgement.chosen_id else completions[::-1]
-    )
-    if chosen.text == rejected.text:
-        rows.reasons["same_text"] += 1
-        return
-    rows.pairs.append(
-        PairRow(
-            row_id=judgement.judgement_id,
-            prompt_id=prompt_id_of(chosen),
-            messages=chosen.messages,
-            chosen=chosen.text,
-            rejected=rejected.text,
-            chosen_ids=chosen.token_ids,
-            rejected_ids=rejected.token_ids,
-            chosen_version=chosen.version,
-            rejected_version=rejected.version,
-            strength=judgement.strength,
-            weight=WEIGHT_OF_STRENGTH[judgement.strength],
-            person_id=judgement.person_id,
-            created_at=judgement.created_at,
-        )
-    )
-
-
-def _add_rating(rows: TrainingRows, rating: Rating, completion: Completion) -> None:
-    rows.reasons[{1: "thumb_up", -1: "thumb_down", 0: "thumb_taken_back"}[rating.value]] += 1
-    if rating.value:
-        rows.ratings.append(_to_rating_row(rating.rating_id, rating, completion, rating.value == 1))
-    if rating.correction is not None:
-        _add_corrections(rows, rating.rating_id, rating, rating.correction, [completion])
-
-
-def _add_corrections(
-    rows: TrainingRows, label_id: str, label: Judgement | Rating, correction: str, originals: list[Completion]
+def _add_task(
+    rows: TrainingRows, task: JudgedTask, completions: list[Completion], settings: QualitySettings
 ) -> None:
-    rows.reasons["correction"] += 1
-    for number, original in enumerate(originals):
-        if correction == original.text:
-            rows.reasons["same_text"] += 1
-            continue
-        rows.pairs.append(
-            PairRow(
-                row_id=f"{label_id}:edit{number}",
-                prompt_id=prompt_id_of(original),
-                messages=original.messages,
-                chosen=correction,
-                rejected=original.text,
-                chosen_ids=(),  # nobody sampled the edited answer, so the trainer tokenises both sides alike
-                rejected_ids=(),
-                chosen_version=EDITED_VERSION,
-                rejected_version=original.version,
-                strength=1,
-                weight=1.0,
-                person_id=label.person_id,
-                created_at=label.created_at,
-            )
-        )
+    for judgement in task.judgements:
+        rows.reasons[judgement.choice] += 1
+        if judgement.correction is not None and judgement.choice != "skip":
+            _add_edits(rows, judgement, completions, settings)
+    said = [judgement for judgement in task.judgements if judgement.choice != "skip"]
+    unsafe = _find_unsafe(said)
+    if task.adjudication is not None:
+        rows.reasons["adjudicated"] += 1
+        rows.reasons["superseded_by_adjudication"] += len(said)
+    elif not said:
+        return
+    elif len(said) > 1:
+        rows.reasons["combined"] += len(said)
+    if len(completions) == 1:
+        _add_single(rows, task, said, completions[0], settings, unsafe)
+    else:
+        _add_pair(rows, task, said, completions, settings, unsafe)
 
 
-def _to_rating_row(
-    row_id: str, label: Judgement | Rating, completion: Completion, desirable: bool
-) -> RatingRow:
-    return RatingRow(
-        row_id=row_id,
-        prompt_id=prompt_id_of(completion),
-        messages=completion.messages,
-        completion=completion.text,
-        completion_ids=completion.token_ids,
-        version=completion.version,
-        desirable=desirable,
-        weight=1.0,
-        person_id=label.person_id,
-        created_at=label.created_at,
+def _add_pair(
+    rows: TrainingRows,
+    task: JudgedTask,
+    said: list[Judgement],
+    completions: list[Completion],
+    settings: QualitySettings,
+    unsafe: set[str],
+) -> None:
+    origin, label = _settle(rows, task, said, settings)
+    rows.verdicts[task.task_id] = TIE if label.chosen is None else label.chosen
+    if label.chosen in (FIRST, SECOND):
+        chosen, rejected = completions if label.chosen == FIRST else completions[::-1]
+        add_preference(rows, origin, label, chosen, rejected, unsafe)
+    elif label.why and (len(said) > 1 or task.adjudication is not None):
+        rows.reasons[label.why] += 1
+    is_bad = label.chosen == BOTH_BAD and label.weight > 0
+    if label.chosen == BOTH_BAD and not is_bad:
+        rows.reasons["undecided"] += 1  # nobody who said so is any better than a guess
+    for name, completion in zip(("first", "second"), completions, strict=True):
+        if is_bad:
+            row_id = f"{origin.row_id}:{name}"
+            rows.ratings.append(to_rating_row(row_id, origin, completion, False, label.weight))
+        elif completion.completion_id in unsafe:
+            rows.reasons["unsafe"] += 1
+            rows.ratings.append(to_rating_row(f"{origin.row_id}:unsafe-{name}", origin, completion, False))
+
+
+def _settle(
+    rows: TrainingRows, task: JudgedTask, said: list[Judgement], settings: QualitySettings
+) -> tuple[Origin, Effective]:
+    """The pair's label and whose it is: an admin's verdict where there is one, else what the votes give."""
+    verdict, both = task.adjudication, task.completion_ids
+    if verdict is None:
+        votes = [
+            PairVote(vote.person_id, verdict_of(vote.choice, vote.chosen_id, both), vote.strength)
+            for vote in said
+        ]
+        return _origin_of(said), combine_pair(votes, rows.reliability, settings)
+    origin, chosen = _origin_of_verdict(verdict), verdict_of(verdict.choice, verdict.chosen_id, both)
+    if chosen in (FIRST, SECOND):
+        weight = WEIGHT_OF_STRENGTH[verdict.strength]
+        return origin, Effective(chosen, settings.adjudicated_probability, weight, verdict.strength)
+    if chosen == BOTH_BAD:
+        return origin, Effective(BOTH_BAD, weight=1.0)
+    return origin, Effective(None, why="tied")
+
+
+def _add_single(
+    rows: TrainingRows,
+    task: JudgedTask,
+    said: list[Judgement],
+    completion: Completion,
+    settings: QualitySettings,
+    unsafe: set[str],
+) -> None:
+    verdict = task.adjudication
+    origin = _origin_of(said) if verdict is None else _origin_of_verdict(verdict)
+    if completion.completion_id in unsafe:
+        rows.reasons["unsafe"] += 1
+        rows.ratings.append(to_rating_row(origin.row_id, origin, completion, False))
+        return
+    thumbs = [(judgement.person_id, judgement.choice == "up") for judgement in said]
+    label = (
+        combine_thumbs(thumbs, rows.reliability, settings)
+        if verdict is None
+        else (verdict.choice == "up", 1.0)
     )
+    if label is None:
+        rows.reasons["undecided"] += 1
+        return
+    rows.ratings.append(to_rating_row(origin.row_id, origin, completion, *label))
 
 
-def prompt_id_of(completion: Completion) -> str:
-    """Chat has no prompt row; equal contexts still have to share an id."""
-    return completion.prompt_id or f"chat_{prompt_digest(completion.messages)[:20]}"
+def _add_rating(
+    rows: TrainingRows, rating: Rating, completion: Completion, settings: QualitySettings
+) -> None:
+    rows.reasons[{1: "thumb_up", -1: "thumb_down", 0: "thumb_taken_back"}[rating.value]] += 1
+    origin = Origin((rating.rating_id,), (rating.person_id,), "human", rating.created_at)
+    if rating.value:
+        rows.ratings.append(to_rating_row(rating.rating_id, origin, completion, rating.value == 1))
+    if rating.correction is not None:
+        add_corrections(rows, origin, rating.correction, [completion], settings)
+
+
+def _add_edits(
+    rows: TrainingRows, judgement: Judgement, completions: list[Completion], settings: QualitySettings
+) -> None:
+    # The better answer of a pair is the one that gets edited; without a better one the edit beats both.
+    edited = [
+        c for c in completions if judgement.choice != "prefer" or c.completion_id == judgement.chosen_id
+    ]
+    origin = _origin_of([judgement])
+    add_corrections(rows, origin, judgement.correction or "", edited, settings)
+
+
+def _find_unsafe(said: Sequence[Judgement]) -> set[str]:
+    """The answers that more than half of those who judged them flagged."""
+    flags = Counter(completion_id for judgement in said for completion_id in judgement.unsafe_ids)
+    return {completion_id for completion_id, count in flags.items() if 2 * count > len(said)}
+
+
+def _origin_of_verdict(verdict: Adjudication) -> Origin:
+    return Origin((verdict.adjudication_id,), (verdict.person_id,), "adjudicated", verdict.created_at)
+
+
+def _origin_of(said: Sequence[Judgement]) -> Origin:
+    return Origin(
+        label_ids=tuple(judgement.judgement_id for judgement in said),
+        person_ids=tuple(judgement.person_id for judgement in said),
+        source="human",
+        created_at=said[0].created_at,
+    )
 
 
 def _read_completions(cursor: duckdb.DuckDBPyConnection) -> dict[str, Completion]:
@@ -177,26 +230,7 @@ def _read_completions(cursor: duckdb.DuckDBPyConnection) -> dict[str, Completion
         SELECT {COMPLETION_COLUMNS} FROM completions WHERE completion_id IN (
             SELECT completion_id FROM ratings
             UNION SELECT unnest([first_id, second_id]) FROM tasks
-            WHERE task_id IN (SELECT task_id FROM judgements))"""
+            WHERE task_id IN (
+                SELECT task_id FROM judgements UNION SELECT task_id FROM adjudications
+                UNION SELECT task_id FROM outside_labels))"""
     return {row[0]: to_completion(row) for row in cursor.execute(sql).fetchall()}
-
-
-def _read_judgements(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Judgement, list[str]]]:
-    sql = f"""
-        SELECT {judgements.COLUMNS}, t.first_id, t.second_id
-        FROM {STANDING_JUDGEMENTS} AS j JOIN tasks AS t USING (task_id) ORDER BY j.seq"""
-    for *fields, first_id, second_id in cursor.execute(sql).fetchall():
-        yield (
-            judgements.to_judgement(tuple(fields)),
-            [first_id] if second_id is None else [first_id, second_id],
-        )
-
-
-def _read_ratings(cursor: duckdb.DuckDBPyConnection) -> list[Rating]:
-    sql = f"SELECT {ratings.COLUMNS} FROM {STANDING_RATINGS} AS r ORDER BY r.seq"
-    return [ratings.to_rating(row) for row in cursor.execute(sql).fetchall()]
-
-
-def _count(cursor: duckdb.DuckDBPyConnection, rows: str) -> int:
-    found: tuple[Any, ...] | None = cursor.execute(f"SELECT count(*) FROM {rows}").fetchone()
-    return int(found[0]) if found else 0

@@ -213,7 +213,10 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Adjudication:
-    """An admin's verdict on a task people could not agree on; the newest of a task supersedes their votes."""
+    """An admin's verdict on a task people could not agree on; the newest of a task supersedes their votes.
+
+    A newest one with the choice `skip` takes the verdict back: the votes hold again.
+    """
 
     adjudication_id: str
     task_id: str
@@ -302,7 +305,11 @@ class JudgeVerdict:
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """A preference pair as a round trains on it: the very token ids the policy sampled."""
+    """A preference pair as a round trains on it: the very token ids the policy sampled; one row a task.
+
+    `probability` is P(chosen beats rejected), `source` human, edit, adjudicated or an outside label's. The
+    people and labels behind it are empty where nobody here gave it.
+    """
 
     row_id: str
     prompt_id: str
@@ -315,13 +322,16 @@ class PairRow:
     rejected_version: str
     strength: int
     weight: float
-    person_id: str
+    person_ids: tuple[str, ...]
+    label_ids: tuple[str, ...]
+    source: str
+    probability: float
     created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class RatingRow:
-    """One answer with a desirable / undesirable label as a round trains on it."""
+    """One answer with a desirable / undesirable label as a round trains on it; fields as in PairRow."""
 
     row_id: str
     prompt_id: str
@@ -331,7 +341,9 @@ class RatingRow:
     version: str
     desirable: bool
     weight: float
-    person_id: str
+    person_ids: tuple[str, ...]
+    label_ids: tuple[str, ...]
+    source: str
     created_at: datetime
 
 
@@ -362,7 +374,10 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round as the store knows it; the directory `rounds/<round_id>` holds the rest."""
+    """One round as the store knows it; the directory `rounds/<round_id>` holds the rest.
+
+    `without` are the people whose labels this round alone leaves out.
+    """
 
     round_id: str
     state: RoundState
@@ -374,6 +389,7 @@ class Round:
     reason: str
     created_at: datetime
     finished_at: datetime | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from typing import Any, Literal
 from store.clock import utc
 from store.errors import HeedError
 from store.events import Event, new_event, to_json
-from store.exchange import pseudonym
 from store.outside import content_sha256
 from store.records import OutsideLabel
+from store.shares import pseudonym
 
 Mode = Literal["delete", "pseudonymise"]
 NO_PASSWORD = f"scrypt$16384$8$1${'00' * 16}${'00' * 32}"  # no password has this hash

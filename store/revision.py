@@ -30,11 +30,11 @@ def read_last_act(store: Store, person_id: str, task_id: str) -> tuple[Task, Jud
 
 
 def read_decisions(store: Store, person_id: str, limit: int = 10) -> list[Decision]:
-    """This person's standing acts, the newest first."""
+    """This person's standing acts on tasks that were handed out, the newest first."""
     sql = f"""
         SELECT {COLUMNS}, p.messages_json FROM judgements AS j
         JOIN tasks AS t USING (task_id) JOIN prompts AS p USING (prompt_id)
-        WHERE j.person_id = ? AND NOT j.undone ORDER BY j.seq DESC LIMIT ?"""
+        WHERE j.person_id = ? AND NOT j.undone AND t.purpose <> 'chat' ORDER BY j.seq DESC LIMIT ?"""
     with store.read() as cursor:
         rows = cursor.execute(sql, [person_id, limit]).fetchall()
     return [Decision(to_judgement(row), json.loads(row[-1])[-1]["content"]) for row in rows]

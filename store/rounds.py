@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import duckdb
@@ -13,27 +15,33 @@ from store.database import Store
 from store.errors import NotFound, StateConflict
 from store.events import new_event
 from store.ids import new_id
+from store.people import find_person
 from store.policies import require_policy
 from store.records import RUNNING_STATES, Round, RoundState
 from store.writer import Decision
 
-_COLUMNS = (
-    """round_id, state, "trigger", parent, version, num_pairs, num_ratings, reason, created_at, finished_at"""
-)
+_COLUMNS = """round_id, state, "trigger", parent, version, num_pairs, num_ratings, reason, created_at,
+    finished_at, without_json"""
 _RUNNING = f"state IN ({', '.join(repr(state) for state in RUNNING_STATES)})"
 
 
-def create_round(store: Store, trigger: str, parent: str) -> Round:
-    """Queue a round that continues from `parent`; StateConflict naming the running one when there is one."""
+def create_round(store: Store, trigger: str, parent: str, without: Sequence[str] = ()) -> Round:
+    """Queue a round that continues from `parent`; StateConflict naming the running one when there is one.
+
+    It leaves out the labels of the people in `without`; NotFound for an id that nobody has.
+    """
     check_text("trigger", trigger, may_be_empty=False)
-    made = Round(new_id("rd"), "queued", trigger, parent, None, 0, 0, "", utc())
+    without = tuple(dict.fromkeys(without))
+    made = Round(new_id("rd"), "queued", trigger, parent, None, 0, 0, "", utc(), without=without)
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Round]:
         running = _find_running(cursor)
         if running is not None:
             raise StateConflict(f"round {running.round_id} is {running.state}; one round runs at a time")
         require_policy(cursor, parent)
-        fields = {"round_id": made.round_id, "trigger": trigger, "parent": parent}
+        for person_id in without:
+            find_person(cursor, person_id)
+        fields = {"round_id": made.round_id, "trigger": trigger, "parent": parent, "without": list(without)}
         return Decision(made, [new_event("round_created", made.created_at, **fields)])
 
     return store.write(decide)
@@ -135,4 +143,5 @@ def _to_round(row: tuple[Any, ...]) -> Round:
         reason=row[7],
         created_at=from_column(row[8]),
         finished_at=from_column(row[9]) if row[9] else None,
+        without=tuple(json.loads(row[10])),
     )

@@ -174,8 +174,17 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             self._journal[name].append(total / count if count else 0.0)
 
 
-def pair_dataset(rows: Sequence[TrainingPair], flip: float) -> Any:
-    """The pairs as the trainer reads them; `flip` is the share of wrong labels assumed for each."""
+def flip_of(probability: float, label_smoothing: float) -> float:
+    """The share of wrong labels assumed for a pair: what was measured, but never less than the smoothing.
+
+    Both describe the same noise, the smoothing before anything is known of a label and 1 - probability after;
+    adding them up would count it twice. As a floor the smoothing keeps the loss's optimum finite.
+    """
+    return max(label_smoothing, 1.0 - probability)
+
+
+def pair_dataset(rows: Sequence[TrainingPair], label_smoothing: float) -> Any:
+    """The pairs as the trainer reads them, each with the share of wrong labels assumed for it."""
     return Dataset.from_list(
         [
             {
@@ -183,7 +192,7 @@ def pair_dataset(rows: Sequence[TrainingPair], flip: float) -> Any:
                 "chosen_ids": list(row.chosen_ids),
                 "rejected_ids": list(row.rejected_ids),
                 "weight": row.weight,
-                "flip": flip,
+                "flip": flip_of(row.probability, label_smoothing),
             }
             for row in rows
         ]

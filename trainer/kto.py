@@ -4,12 +4,15 @@ ids."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import KTOConfig, KTOTrainer
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from trainer.library import ProgressLog, ReportProgress, SkipNonFiniteSteps, check_processes, shared_arguments
 from trainer.preferences import RatingSet
@@ -20,11 +23,36 @@ logger = logging.getLogger(__name__)
 
 
 class RatingTrainer(KTOTrainer):  # type: ignore[misc]
-    """The library's KTO trainer. Rows carry ids and their batch's rotated completions, so it has none to
-    make."""
+    """The library's KTO trainer with a weight for each row. Rows carry ids and their batch's rotated
+    completions, so it has none to make."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         return dataset
+
+    desirable_weight: Any
+    undesirable_weight: Any
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        """The library multiplies a class's losses with that class's weight; here each row has its own."""
+        inputs = dict(inputs)
+        weight, label = inputs.pop("weight"), inputs["label"].bool()
+        classes = self.desirable_weight, self.undesirable_weight
+        self.desirable_weight = classes[0] * weight[label]  # (desirable rows of the batch,)
+        self.undesirable_weight = classes[1] * weight[~label]
+        try:
+            return super()._compute_loss(model, inputs, return_outputs)
+        finally:
+            self.desirable_weight, self.undesirable_weight = classes
+
+
+class WeightedCollator:
+    """The library's collator, with each row's weight beside it: (batch,)."""
+
+    def __init__(self, collate: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]) -> None:
+        self._collate = collate
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return self._collate(rows) | {"weight": torch.tensor([float(row["weight"]) for row in rows])}
 
 
 def why_not_kto(num_desirable: int, num_undesirable: int, settings: TrainerSettings) -> str | None:
@@ -53,6 +81,7 @@ def rating_dataset(ratings: RatingSet, batch_size: int) -> Any:
                     "completion_ids": list(row.completion_ids),
                     "KL_completion_ids": list(neighbour.completion_ids),
                     "label": row.desirable,
+                    "weight": row.weight,
                 }
             )
     return Dataset.from_list(lines)
@@ -74,6 +103,7 @@ def build_rating_trainer(
             train_sampling_strategy="sequential",  # the order is ours
         ),
         train_dataset=rating_dataset(ratings, settings.kto_batch_size),
+        data_collator=WeightedCollator(DataCollatorForUnpairedPreference(tokenizer.pad_token_id)),
         processing_class=tokenizer,
         peft_config=start.peft_config,
         callbacks=[SkipNonFiniteSteps()],

@@ -26,13 +26,17 @@ MAX_CLASS_RATIO = 4 / 3
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
-    """A preference pair as token ids. Weights average to 1 over a training set."""
+    """A preference pair as token ids. Weights average to 1 over a training set.
+
+    `probability` is how sure it is that chosen beats rejected.
+    """
 
     row_id: str
     prompt_ids: tuple[int, ...]
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
     weight: float = 1.0
+    probability: float = 1.0
 
     @property
     def num_tokens(self) -> int:
@@ -42,12 +46,13 @@ class TrainingPair:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRating:
-    """One labelled completion as token ids."""
+    """One labelled completion as token ids. Weights average to 1 over a training set."""
 
     row_id: str
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     desirable: bool
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _fields(row: dict[str, Any], *id_columns: str) -> dict[str, Any]:
     fields = {name: value for name, value in row.items() if name not in ("messages_json", "kind")}
     fields["messages"] = tuple(json.loads(row["messages_json"]))
+    fields |= {name: tuple(row[name]) for name in ("person_ids", "label_ids")}
     return fields | {name: tuple(row[name] or ()) for name in id_columns}
 
 
@@ -126,7 +132,9 @@ def _pair(row: PairRow, tokenizer: Any, max_length: int, notices: list[Notice]) 
     prompt = _prompt(
         row.row_id, row.messages, max(len(chosen), len(rejected)), tokenizer, max_length, notices
     )
-    return TrainingPair(row.row_id, prompt, chosen, rejected, row.weight) if prompt else None
+    if not prompt:
+        return None
+    return TrainingPair(row.row_id, prompt, chosen, rejected, row.weight, row.probability)
 
 
 def prepare_ratings(
@@ -143,8 +151,11 @@ def prepare_ratings(
     if len(mixed) % batch_size == 1:
         # KTO's KL estimate pairs each prompt with a neighbour's completion; alone it would meet its own.
         notices.append(Notice(mixed.pop().row_id, "left out: it would be a batch of its own"))
-    desirable = sum(row.desirable for row in mixed)
-    return RatingSet(tuple(mixed), tuple(notices), *class_weights(desirable, len(mixed) - desirable))
+    mean = sum(row.weight for row in mixed) / max(len(mixed), 1)
+    mixed = [replace(row, weight=row.weight / mean) for row in mixed]
+    desirable = sum(row.weight for row in mixed if row.desirable)
+    undesirable = sum(row.weight for row in mixed if not row.desirable)
+    return RatingSet(tuple(mixed), tuple(notices), *class_weights(desirable, undesirable))
 
 
 def _rating(row: RatingRow, tokenizer: Any, max_length: int, notices: list[Notice]) -> TrainingRating | None:
@@ -153,7 +164,7 @@ def _rating(row: RatingRow, tokenizer: Any, max_length: int, notices: list[Notic
         return None
     completion = answer_ids(row.completion_ids, row.completion, tokenizer)
     prompt = _prompt(row.row_id, row.messages, len(completion), tokenizer, max_length, notices)
-    return TrainingRating(row.row_id, prompt, completion, row.desirable) if prompt else None
+    return TrainingRating(row.row_id, prompt, completion, row.desirable, row.weight) if prompt else None
 
 
 def answer_ids(stored: Sequence[int], text: str, tokenizer: Any) -> tuple[int, ...]:
@@ -228,9 +239,9 @@ def _take_first(queue: list[TrainingRating], fits: Callable[[TrainingRating], bo
     return queue.pop(next((i for i, row in enumerate(queue) if fits(row)), 0))
 
 
-def class_weights(num_desirable: int, num_undesirable: int) -> tuple[float, float]:
-    """The weights of desirable and undesirable rows. Only the rarer class is raised, to a ratio within
-    1..4/3."""
+def class_weights(num_desirable: float, num_undesirable: float) -> tuple[float, float]:
+    """The weights of desirable and undesirable rows, each counted by its own weight. Only the rarer class is
+    raised, to a ratio within 1..4/3."""
     if not num_desirable or not num_undesirable or 1.0 <= num_desirable / num_undesirable <= MAX_CLASS_RATIO:
         return 1.0, 1.0
     if num_desirable < num_undesirable:

@@ -15,12 +15,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from store.database import Store
+from store.effective import QualitySettings
 from store.errors import BadValue, HeedError, StateConflict
 from store.policies import add_policy, live_version, mark_policy, next_version
 from store.records import RUNNING_STATES, Promotion, Round
@@ -65,6 +66,7 @@ class Plan:
     gate: GateSettings
     triggers: TriggerSettings
     rounds: RoundSettings
+    quality: QualitySettings = field(default_factory=QualitySettings)
 
 
 class RoundSupervisor:
@@ -116,14 +118,17 @@ class RoundSupervisor:
         held = [c.name for c in why.conditions if c.kind == "trigger" and c.holds]
         return self.start(trigger=", ".join(held))
 
-    def start(self, trigger: str) -> Round:
-        """Start a round now. StateConflict when one runs, BadValue when another guard fails."""
+    def start(self, trigger: str, without: Sequence[str] = ()) -> Round:
+        """Start a round now, without the labels of some people (their ids).
+
+        StateConflict when one runs, BadValue when another guard fails, NotFound for an unknown person.
+        """
         for guard in guards(self._store, self._plan.triggers):
             if not guard.holds:
                 raise (StateConflict if guard.name == "none_running" else BadValue)(
                     f"no round was started: {guard.says}"
                 )
-        started = create_round(self._store, trigger=trigger, parent=live_version(self._store))
+        started = create_round(self._store, trigger, live_version(self._store), without)
         # The snapshot can take seconds: the watcher takes it, and the caller gets the queued round at once.
         self._watcher = threading.Thread(
             target=self._run, args=(started,), name=f"round-{started.round_id}", daemon=True
@@ -199,7 +204,11 @@ class RoundSupervisor:
         directory = self.folder / round_id
         directory.mkdir(parents=True)
         snapshot = write_snapshot(
-            self._store, directory / "snapshot", holdout_share=self._plan.rounds.holdout_share
+            self._store,
+            directory / "snapshot",
+            holdout_share=self._plan.rounds.holdout_share,
+            quality=self._plan.quality,
+            without=started.without,
         )
         version = next_version(self._store)
         advance_round(

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from annotate.api import chat, data, guidelines, health, labels, people, policies, rounds, schema, sources
+from annotate.api import (
+    adjudication,
+    chat,
+    data,
+    guidelines,
+    health,
+    labels,
+    people,
+    policies,
+    quality,
+    rounds,
+    schema,
+    sources,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
@@ -14,6 +27,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     guidelines.routes,
     data.routes,
     rounds.routes,
+    adjudication.routes,
+    quality.routes,
     policies.routes,
     people.routes,
     sources.routes,

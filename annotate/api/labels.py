@@ -40,6 +40,12 @@ class JudgementBody(Body):
     active_ms: Annotated[int, Field(ge=0, le=86_400_000)] | None = None
 
 
+class UndoBody(Body):
+    """Which judgement is taken back; the newest one when none is named."""
+
+    judgement_id: ShortText | None = None
+
+
 @dataclass(frozen=True)
 class TaskAnswer:
     """A task to judge; `right` is null for a single answer. Nothing tells which policy wrote what."""
@@ -113,9 +119,9 @@ def save_choice(task_id: str, body: JudgementBody, services: Given, person: Anno
 
 
 @routes.post("/judgements/undo", responses={204: {"description": "none to undo"}}, response_model=UndoAnswer)
-def undo_judgement(services: Given, person: Annotator) -> UndoAnswer | Response:
+def undo_judgement(services: Given, person: Annotator, body: UndoBody | None = None) -> UndoAnswer | Response:
     """Take your newest judgement or skip back: its task, same sides, is yours. Again goes further back."""
-    view = undo(services, person)
+    view = undo(services, person, (body or UndoBody()).judgement_id)
     if view is None:
         return Response(status_code=204)
     return UndoAnswer(**_show(view), earlier=read_earlier(services, person, view.task_id))

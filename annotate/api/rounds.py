@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
-from annotate.api.given import Admin, Given
+from annotate.api.given import Admin, Body, Given, ShortText
 from store.records import Round, Why
 from store.rounds import read_round, read_rounds
 
 routes = APIRouter(prefix="/v1/rounds", tags=["rounds"])
+
+
+class StartBody(Body):
+    """Whose labels to leave out of this round, by person id."""
+
+    without: list[ShortText] = Field(default=[], max_length=1000)
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,9 @@ def explain_round(services: Given, _person: Admin) -> Why:
 
 
 @routes.post("", status_code=201)
-def start_round(services: Given, person: Admin) -> Round:
-    """Start a round now; 409 names the one that is running."""
-    return services.start_round(person.name)
+def start_round(services: Given, person: Admin, body: StartBody | None = None) -> Round:
+    """Start a round now, without the labels of some people if asked; 409 names the one that is running."""
+    return services.start_round(person.name, (body or StartBody()).without)
 
 
 @routes.get("/{round_id}")

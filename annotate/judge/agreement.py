@@ -1,15 +1,17 @@
-"""How far the judge and our people agree, beyond what chance would give. Numbers in, numbers out."""
+"""How far the judge and our people agree, ties included, beyond what chance would give.
+
+Whether its labels are trained on is decided where rows are built, by the same kappa over decided pairs alone.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
+from store.agreement import measure_kappa
 from store.verdicts import CommonTask
 
-Z_95 = 1.959963984540054
+CODES = {"first": 0, "second": 1, "tie": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +27,13 @@ class Agreement:
 
 
 def measure_agreement(common: Sequence[CommonTask]) -> Agreement:
-    """Kappa of the verdicts first, second and tie.
-
-    The interval is kappa ± 1.96 sqrt(p_o (1 - p_o) / (n (1 - p_e)²)), Cohen's large-sample error.
-    """
-    n = len(common)
+    """Kappa of the verdicts first, second and tie."""
     agreed = sum(task.by_judge == task.by_people for task in common)
-    if not n:
-        return Agreement(0, 0, None, None, None, "undefined: no task was decided by people and the judge yet")
-    judge = Counter(task.by_judge for task in common)
-    people = Counter(task.by_people for task in common)
-    expected = sum(judge[verdict] * people[verdict] for verdict in judge) / n**2
-    if expected >= 1.0:
-        return Agreement(n, agreed, None, None, None, "undefined: both always gave the same one verdict")
-    observed = agreed / n
-    kappa = (observed - expected) / (1 - expected)
-    error = Z_95 * sqrt(observed * (1 - observed) / n) / (1 - expected)
-    low, high = max(-1.0, kappa - error), min(1.0, kappa + error)
-    says = f"kappa {kappa:.2f} ({low:.2f} to {high:.2f}) on {n} common tasks, {agreed} of them alike"
-    return Agreement(n, agreed, kappa, low, high, says)
+    measured = measure_kappa(
+        [CODES[task.by_people] for task in common], [CODES[task.by_judge] for task in common]
+    )
+    if measured.value is None:
+        return Agreement(len(common), agreed, None, None, None, measured.why)
+    figures = f"kappa {measured.value:.2f} ({measured.low:.2f} to {measured.high:.2f}), ties included,"
+    says = f"{figures} on {len(common)} common tasks, {agreed} of them alike"
+    return Agreement(len(common), agreed, measured.value, measured.low, measured.high, says)

@@ -58,6 +58,7 @@ def _wire_events(page: Any, handlers: Handlers, buttons: dict[str, Any]) -> None
         ("retry", handlers.retry),
         ("restore", handlers.restore),
         ("undo", handlers.undo),
+        ("reopen", handlers.reopen),
         ("start", handlers.accept),
         ("to-other", handlers.load_other),
     ):

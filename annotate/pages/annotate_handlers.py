@@ -148,16 +148,12 @@ class Handlers:
 
     def undo(self, request: gr.Request, *values: Any) -> Update:
         """Bring the last item back with the same sides and what was said of it; again, the one before."""
-        try:
-            person, given = require(request.request, "annotator"), Given(*values)
-            view = session.undo(self._services, person)
-            if view is None:
-                return self._view.says(person, _check_kind(given.kind), "Nothing to undo.")
-            return self._show(person, view, given, "")
-        except StateConflict as conflict:
-            return self._view.says(person, _check_kind(given.kind), explain(conflict, "undo"))
-        except Exception as error:
-            return self._refuse(error, "undo")
+        return self._take_back(request, Given(*values), None)
+
+    def reopen(self, request: gr.Request, *values: Any) -> Update:
+        """Bring one of the recent decisions back in the same way."""
+        given = Given(*values)
+        return self._take_back(request, given, given.reopened)
 
     def list_recent(self, request: gr.Request, *_values: Any) -> Update:
         """The last ten decisions of this person."""
@@ -167,6 +163,18 @@ class Handlers:
         except Exception as error:
             return self._refuse(error, "list your decisions")
         return {self.parts.recent: write_decisions(decisions, self.acts)}
+
+    def _take_back(self, request: gr.Request, given: Given, judgement_id: str | None) -> Update:
+        try:
+            person = require(request.request, "annotator")
+            view = session.undo(self._services, person, judgement_id)
+            if view is None:
+                return self._view.says(person, _check_kind(given.kind), "Nothing to undo.")
+            return self._show(person, view, given, "")
+        except StateConflict as conflict:
+            return self._view.says(person, _check_kind(given.kind), explain(conflict, "undo"))
+        except Exception as error:
+            return self._refuse(error, "undo")
 
     def _save_selected(self, request: gr.Request, given: Given, says: str) -> Update:
         try:

@@ -22,7 +22,7 @@ def lay_out(settings: AnnotationSettings, acts: Acts, links: Any, account: Any, 
     """Declare everything under the top bar, in the order it stands on the page; `buttons` is filled."""
     placed: Placed = {"links": links, "account": account}
     placed |= _lay_out_tools(acts, buttons)
-    placed["recent"] = gr.HTML("", js_on_load=None, elem_id="recent-list", elem_classes=["asks-not"])
+    placed["recent"] = gr.HTML("", js_on_load=None, elem_id="recent-list")
     placed |= _lay_out_not_saved(buttons)
     with gr.Row(elem_id="desk"):
         with gr.Column(elem_id="work", min_width=0):
@@ -147,12 +147,14 @@ def _lay_out_detail(settings: AnnotationSettings, buttons: Placed) -> Placed:
 
 
 def _lay_out_hidden(buttons: Placed) -> Placed:
-    """What travels between browser and server without being seen; there is no gr.State, see the README."""
-    buttons["restore"] = gr.Button("Restore", elem_id="restore", elem_classes=["silent"])
+    """What travels between browser and server without being seen."""
+    for elem_id in ("restore", "reopen"):
+        buttons[elem_id] = gr.Button(elem_id, elem_id=elem_id, elem_classes=["silent"])
     return {
         "task_id": gr.Textbox(visible="hidden", elem_id="task-id", label="Task"),
         "active_ms": gr.Number(visible="hidden", elem_id="active-ms", label="Active time"),
         "selected": gr.Textbox(visible="hidden", elem_id="selected", label="Choice not saved yet"),
+        "reopened": gr.Textbox(visible="hidden", elem_id="reopened", label="Decision to change"),
         "is_detail_open": gr.Checkbox(visible="hidden", elem_id="is-detail-open", label="Detail is open"),
         "draft": gr.Textbox(visible="hidden", elem_id="draft", label="Draft"),
         "guide_version": gr.Number(visible="hidden", elem_id="guide-version", label="Guidelines"),

@@ -48,6 +48,7 @@ class Parts:
     task_id: Any
     active_ms: Any
     selected: Any
+    reopened: Any
     is_detail_open: Any
     draft: Any
     cue: Any
@@ -76,6 +77,7 @@ class Given:
     highlight: bool
     guide_version: float | None
     selected: str
+    reopened: str
     draft: str
     active_ms: float | None
     is_detail_open: bool

@@ -109,7 +109,8 @@ def _write_decision(decision: Decision, acts: Acts) -> str:
     shown = prompt if len(prompt) <= MOST_PROMPT_CHARS else prompt[: MOST_PROMPT_CHARS - 1] + "…"
     return (
         f"<li>{write_time(judgement.created_at)} <span>{plain(shown)}</span>"
-        f"<b>{plain(acts.say(judgement))}</b></li>"
+        f"<b>{plain(acts.say(judgement))}</b>"
+        f'<button type="button" class="reopen" data-judgement="{judgement.judgement_id}">Change</button></li>'
     )
 
 

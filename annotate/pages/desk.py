@@ -16,7 +16,7 @@ import gradio as gr
 
 _JS = r"""
 const MOST_DRAFTS = 20, at = id => document.getElementById(id);
-let person = '', task = '';
+let person = '', task = '', reopened = '', selected = '';
 const shelf = () => 'heed-drafts-' + person;
 const read = () => { try { return JSON.parse(localStorage.getItem(shelf())) || {}; } catch { return {}; } };
 const write = drafts => { try {
@@ -31,6 +31,8 @@ const keep = (a, choice) => { if (!a[0]) return;
   if (choice || reasons.length || comment || correction || unsafeA || unsafeB)
     drafts[id] = {task_id: id, reasons, comment, correction, unsafe_a: unsafeA, unsafe_b: unsafeB, choice};
   write(drafts); };
+const press = id => document.querySelectorAll('button.vote[aria-pressed]').forEach(b =>
+  b.setAttribute('aria-pressed', String(b.id === id)));
 const mark = cue => document.querySelectorAll('button.vote').forEach(b => {
   if (/^(k\d|up|down|skip(-\d)?)$/.test(b.id)) {
     b.setAttribute('aria-pressed', String(b.id === cue.selected));
@@ -44,14 +46,25 @@ window.heedKeep = (...a) => keep(a, '');
 window.heedSend = (choice, a) => {   // what goes with every click: the time in use and whether detail is open
   if (choice === 'save') keep(a, a[9]);
   else if (choice && (!isOpen('detail') || choice.startsWith('skip-'))) keep(a, choice);
+  a[a.length - 4] = reopened;
   a[a.length - 3] = JSON.stringify(read()[a[0]] ?? null);
   a[a.length - 2] = window.heedActiveMs?.() ?? null;
   a[a.length - 1] = isOpen('detail');
   return a; };
+document.addEventListener('click', e => {
+  const row = e.target.closest?.('button.reopen');
+  if (!row) return;
+  reopened = row.dataset.judgement;
+  open('recent-list', false);
+  at('reopen').click(); });
 window.heedToggle = id => {
   open(id, !isOpen(id));
+  if (id === 'detail') press(isOpen(id) ? selected : '');  // with it closed, no choice waits for Enter
   if (isOpen(id)) at(id).scrollIntoView({block: 'nearest'}); };
 window.heedLocalise = () => setTimeout(localise, 0);
+document.addEventListener('keydown', e => {
+  if (e.key !== 'Escape' || /^(TEXTAREA|SELECT)$/.test(e.target.tagName)) return;  // first leave the field
+  for (const id of ['detail', 'guidelines', 'recent-list']) if (isOpen(id)) window.heedToggle(id); });
 window.heedCue = text => {
   if (!text) return;
   const cue = JSON.parse(text);
@@ -59,6 +72,7 @@ window.heedCue = text => {
   if (cue.done) { const drafts = read(); delete drafts[cue.done]; write(drafts); }
   open('skip-asks', false);
   if (cue.detail !== null) open('detail', cue.detail);
+  selected = cue.selected;
   mark(cue);
   if (cue.task !== task) {
     task = cue.task;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ def test_why_a_round_does_not_start_is_told_in_full(store: Store, people: dict[s
 def round_client(store: Store) -> Iterator[tuple[TestClient, Round]]:
     running = create_round(store, "by hand", "v0")
 
-    def start(actor: str) -> Round:
+    def start(actor: str, without: Sequence[str] = ()) -> Round:  # noqa: ARG001
         raise StateConflict(f"round {running.round_id} is running; {actor} cannot start another")
 
     services = make_services(
@@ -220,7 +220,7 @@ def test_the_api_describes_itself_without_any_other_server(
 
 
 def test_a_refusal_of_another_room_keeps_its_sentence(store: Store, people: dict[str, Credentials]) -> None:
-    def refuse(_actor: str) -> Round:
+    def refuse(_actor: str, _without: Sequence[str] = ()) -> Round:
         raise BadValue("there are no labels to train on")
 
     with open_client(make_services(store, start_round=refuse)) as client:

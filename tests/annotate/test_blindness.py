@@ -127,7 +127,7 @@ def test_no_page_no_config_and_no_event_tells_a_version(house: House) -> None:
         for function in [f for f in page.fns.values() if f.fn is not None]:
             held = browser.post("/v1/tasks/next", json={"kind": kind}, headers=OWN)
             task_id = held.json()["task_id"] if held.status_code == 200 else ""
-            values = [task_id, kind, [], "", "", False, False, True, 0, "", write_draft(task_id), 1000]
+            values = [task_id, kind, [], "", "", False, False, True, 0, "", "", write_draft(task_id), 1000]
             values.append(function.name == "judge")  # with the detail panel open it selects
             reply = call_event(browser, function, values)
             assert reply.status_code == 200, (function.name, reply.text)

@@ -231,7 +231,7 @@ def test_agreement_with_people_is_measured_on_common_tasks(store: Store, desk: J
     for _ in range(4):
         samples.prefer_first(store, samples.lease(store, person.person_id))
     add_pair(store, "good", "bad")  # nobody has judged this one
-    assert desk.read_status().agreement.says.startswith("undefined: no task was decided by people")
+    assert desk.read_status().agreement.says.startswith("undefined: there is no task both have judged")
     desk.run(10)
     agreement = desk.read_status().agreement
     assert (agreement.n, agreement.agreed, agreement.kappa) == (4, 3, 0.0)

@@ -130,6 +130,20 @@ def test_undo_gives_the_task_back(client: TestClient, tasks: TaskMaker, headers:
     assert judge(client, headers, task["task_id"], choice="right").status_code == 200
 
 
+def test_an_older_judgement_can_be_taken_back_by_its_id(
+    client: TestClient, store: Store, tasks: TaskMaker, headers: dict[str, str]
+) -> None:
+    ids = []
+    for _ in range(3):
+        tasks.add()
+        ids.append(judge(client, headers, next_task(client, headers)["task_id"], choice="tie").json())
+    undo = client.post("/v1/judgements/undo", json={"judgement_id": ids[0]["judgement_id"]}, headers=headers)
+    assert undo.json()["task_id"] == ids[0]["task_id"]
+    assert [j.undone for j in read_judgements(store)] == [False, False, True]
+    unknown = client.post("/v1/judgements/undo", json={"judgement_id": "j_0"}, headers=headers)
+    assert unknown.status_code == 204
+
+
 def test_a_strength_beyond_the_scale_is_400_and_names_the_scale(
     client: TestClient, store: Store, tasks: TaskMaker, headers: dict[str, str]
 ) -> None:

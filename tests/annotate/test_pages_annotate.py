@@ -27,7 +27,7 @@ from tests.annotate.pages import as_person
 from tests.fakes import make_services
 
 PARTS = Parts(**{name: name for name in Parts.__dataclass_fields__})  # names in place of components
-NOTHING = Given("", "pair", [], "", "", False, False, False, 0, "", "", 1500.0, False)
+NOTHING = Given("", "pair", [], "", "", False, False, False, 0, "", "", "", 1500.0, False)
 
 
 @pytest.fixture
@@ -386,6 +386,33 @@ def test_recent_decisions_are_told_in_the_words_of_the_buttons(
     places = [listed.index(word) for word in words]
     assert places == sorted(places)
     assert listed.count("<li>") == 4
+
+
+def test_a_recent_decision_is_opened_again_and_the_others_stand(
+    handlers: Handlers, services: Services, tasks: TaskMaker, ann: Any
+) -> None:
+    for button in ("k5", "k1", "k3"):
+        tasks.add()
+        press(handlers, button, handlers.open(ann, *given())["task_id"], ann)
+    oldest = read_judgements(services.store)[-1]
+    assert oldest.judgement_id in handlers.list_recent(ann, *given())["recent"]
+    back = handlers.reopen(ann, *given(reopened=oldest.judgement_id))
+    assert (back["task_id"], cue(back)["before"]) == (oldest.task_id, "k5")
+    press(handlers, "k4", oldest.task_id, ann)
+    standing = [j for j in read_judgements(services.store) if not j.undone]
+    assert [(j.choice, j.strength) for j in standing] == [("prefer", 1), ("tie", 0), ("prefer", 2)]
+    assert standing[0].task_id == oldest.task_id
+
+
+def test_somebody_elses_decision_is_not_opened(
+    handlers: Handlers, services: Services, tasks: TaskMaker, ann: Any, people: dict[str, Credentials]
+) -> None:
+    tasks.add()
+    press(handlers, "k1", handlers.open(ann, *given())["task_id"], ann)
+    theirs = read_judgements(services.store)[0]
+    admin = as_person(people["admin"].person)
+    assert "Nothing to undo." in handlers.reopen(admin, *given(reopened=theirs.judgement_id))["status"]
+    assert not read_judgements(services.store)[0].undone
 
 
 def test_earlier_turns_are_escaped_and_an_empty_history_takes_no_room() -> None:

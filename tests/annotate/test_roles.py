@@ -65,6 +65,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("POST", "/v1/synthetic"): "admin",
     ("POST", "/v1/synthetic/cancel"): "admin",
     ("POST", "/v1/people/{person_id}/erase"): "admin",
+    ("GET", "/v1/people/{person_id}/versions"): "admin",
+    ("GET", "/v1/adjudication"): "admin",
+    ("POST", "/v1/adjudication/{task_id}"): "admin",
+    ("GET", "/v1/quality"): "admin",
+    ("GET", "/v1/data-report"): "admin",
 }
 PAGES = {"/annotate": "annotator", "/chat": "tester", "/admin": "admin"}
 

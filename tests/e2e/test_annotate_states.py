@@ -255,7 +255,9 @@ def test_an_item_with_everything_open_reads_well(stage: Stage, open_page: Opened
     expect(page.locator("#k1")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#correction textarea")).not_to_have_value("")
     look(page, "detail")
-    page.keyboard.press("e")
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+    expect(page.locator("#k1")).to_have_attribute("aria-pressed", "false")
     page.keyboard.press("?")
     look(page, "shortcuts")
     assert read_judgements(stage.store) == []
@@ -403,6 +405,10 @@ def test_a_round_and_a_long_stretch_of_work_are_mentioned(stage: Stage, open_pag
     page.keyboard.press("r")
     expect(page.locator(".decisions li")).to_have_count(10)
     look(page, "notices")
+    page.locator("button.reopen").last.click()
+    expect(page.locator("#status")).to_contain_text("Editing answer from")
+    expect(page.locator("#k3")).to_have_attribute("data-before", "")
+    expect(page.locator("#recent-list")).to_be_hidden()
 
 
 def test_keys_can_be_switched_off_and_stay_off(stage: Stage, open_page: Opened) -> None:

@@ -167,12 +167,13 @@ def test_nothing_to_report_on_is_bad() -> None:
 
 
 def test_the_store_knows_which_answers_were_cut_off_or_flagged(store: Store) -> None:
-    ann = samples.person(store).person_id
-    task = samples.task(store)
-    held = samples.lease(store, ann)
+    ann, bob = (samples.person(store).person_id for _ in range(2))
+    task = samples.task(store, wanted=2)
     chosen, rejected = task.completion_ids
-    marked = {"chosen_id": chosen, "rejected_id": rejected, "strength": 1, "unsafe_ids": (chosen,)}
-    save_judgement(store, held.task.task_id, ann, choice="prefer", **marked)
+    preferred = {"choice": "prefer", "chosen_id": chosen, "rejected_id": rejected, "strength": 1}
+    for person, unsafe in ((ann, (chosen,)), (bob, ())):  # flagged by half of them, so it is still trained on
+        samples.lease(store, person)
+        save_judgement(store, task.task_id, person, **preferred, unsafe_ids=unsafe)
     cut = save_completion(store, samples.answer("cut o", "Say it all.", finish_reason="length"))
     save_rating(store, cut.completion_id, ann, 1)
     report = report_on_store(store)

@@ -16,7 +16,7 @@ import pytest
 from store.clock import utc
 from store.database import Store
 from store.errors import BadValue, StateConflict
-from store.exchange import ExportFilter, export_labels, pseudonym
+from store.exchange import ExportFilter, export_labels
 from store.export_files import (
     to_csv_lines,
     to_json_lines,
@@ -28,6 +28,7 @@ from store.importing import import_file
 from store.judgements import save_judgement
 from store.outside import add_outside_labels, count_outside_labels, read_outside_labels
 from store.records import OutsideLabel
+from store.shares import pseudonym
 from store.snapshots import is_held_out
 from tests.store import samples
 

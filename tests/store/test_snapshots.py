@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,10 +17,13 @@ from store.errors import BadValue, NotFound, StateConflict
 from store.exchange import export_labels
 from store.judgements import save_judgement, undo_last
 from store.labels import prompt_digest
+from store.outside import add_outside_labels
+from store.people import set_trained_on
 from store.policies import add_policy, promote
 from store.ratings import save_rating
-from store.records import Message
+from store.records import Message, OutsideLabel
 from store.rounds import advance_round, create_round
+from store.shares import pseudonym
 from store.snapshots import LabelCounts, count_labels, count_new_labels, is_held_out, write_snapshot
 from tests.store import samples
 
@@ -257,3 +261,90 @@ def test_a_slight_preference_counts_half_of_a_strong_one(store: Store, tmp_path:
     write_snapshot(store, tmp_path / "snapshot", holdout_share=0.0)
     weights = {row["strength"]: row["weight"] for row in read_rows(tmp_path / "snapshot" / "pairs.parquet")}
     assert weights == {1: 0.5, 2: 1.0}
+
+
+def judge_together(store: Store, people: list[str], verdicts: str) -> None:
+    """One pair judged by these people; 1 and 2 say which answer each prefers."""
+    task = samples.task(store, wanted=len(people))
+    for person_id, verdict in zip(people, verdicts, strict=True):
+        samples.lease(store, person_id)
+        chosen, rejected = task.completion_ids if verdict == "1" else task.completion_ids[::-1]
+        both = {"chosen_id": chosen, "rejected_id": rejected}
+        save_judgement(store, task.task_id, person_id, choice="prefer", strength=2, **both)
+
+
+def test_several_people_on_one_task_give_one_row_that_names_them_all(store: Store, tmp_path: Path) -> None:
+    people = [samples.person(store).person_id for _ in range(3)]
+    for verdicts in ("111", "222", "112"):
+        judge_together(store, people, verdicts)
+    report = write_snapshot(store, tmp_path / "snapshot", holdout_share=0.0)
+    rows = read_rows(tmp_path / "snapshot" / "pairs.parquet")
+    assert report.num_pairs == 3
+    assert all(row["person_ids"] == people for row in rows)
+    assert all(len(row["label_ids"]) == 3 for row in rows)  # type: ignore[arg-type]
+    assert sorted(str(row["chosen"]) for row in rows) == ["first answer", "first answer", "second answer"]
+    by_certainty = sorted(rows, key=lambda row: float(str(row["probability"])))
+    assert by_certainty[0]["weight"] <= by_certainty[1]["weight"]  # type: ignore[operator]
+    assert report.counts_by_reason["combined"] == 9
+    assert count_labels(store).pairs == 3
+
+
+def test_a_person_is_left_out_for_good_or_for_one_round_and_counted(store: Store, tmp_path: Path) -> None:
+    ann, bob, eve = judge_some(store, 2), judge_some(store, 3), judge_some(store, 4)
+    set_trained_on(store, eve, False, "admin")
+    assert count_labels(store).pairs == 5
+    report = write_snapshot(store, tmp_path / "one", holdout_share=0.0, without=[bob])
+    assert report.num_pairs == 2
+    assert report.counts_by_reason["person_left_out"] == 4
+    assert report.counts_by_reason["person_left_out_of_this_round"] == 3
+    assert {row["person_ids"][0] for row in read_rows(tmp_path / "one" / "pairs.parquet")} == {ann}  # type: ignore[index]
+    assert write_snapshot(store, tmp_path / "two", holdout_share=0.0).num_pairs == 5
+
+
+def test_the_report_tells_sources_shares_and_agreement_without_names(store: Store, tmp_path: Path) -> None:
+    people = [judge_some(store, 1) for _ in range(11)]
+    flood = judge_some(store, 60)
+    write_snapshot(store, tmp_path / "snapshot", holdout_share=0.0)
+    report = json.loads((tmp_path / "snapshot" / "report.json").read_text("utf-8"))
+    assert report["pairs_by_source"] == {"human": 71}
+    assert list(report["pair_shares"]["capped"]) == [pseudonym(flood)]
+    assert report["pair_shares"]["shares"][pseudonym(flood)] == pytest.approx(60 / 71)
+    assert report["alpha"]["why"].startswith("undefined: no task has been judged by two people")
+    rows = read_rows(tmp_path / "snapshot" / "pairs.parquet")
+    total = sum(float(str(row["weight"])) for row in rows)
+    theirs = sum(float(str(row["weight"])) for row in rows if row["person_ids"] == [flood])
+    assert theirs / total == pytest.approx(0.1)
+    assert not any(person_id in json.dumps(report) for person_id in people)
+
+
+def test_an_outside_label_reserved_for_the_holdout_takes_its_whole_prompt_there(
+    store: Store, tmp_path: Path
+) -> None:
+    ann = samples.person(store).person_id
+    samples.task(store, asked="shared prompt")
+    samples.prefer_first(store, samples.lease(store, ann))
+    label = OutsideLabel(
+        "", "pair", "import:x", samples.ask("Shared  PROMPT"), "good", samples.AT, "bad", split="holdout"
+    )
+    free = replace(label, messages=samples.ask("another"), split=None)
+    add_outside_labels(store, [label, free])
+    report = write_snapshot(store, tmp_path / "snapshot", holdout_share=0.0)
+    assert (report.num_pairs, report.num_holdout) == (1, 2)
+    assert count_labels(store).pairs == 2
+
+
+def test_a_synthetic_pair_is_never_a_yardstick_unless_it_was_reserved_for_that(
+    store: Store, tmp_path: Path
+) -> None:
+    labels = [
+        OutsideLabel(
+            "", "pair", "synthetic:x", samples.ask(f"question {n}"), "good", samples.AT, "bad",
+            split="holdout" if n == 0 else None,
+        )
+        for n in range(40)
+    ]  # fmt: skip
+    add_outside_labels(store, labels)
+    report = write_snapshot(store, tmp_path / "snapshot", holdout_share=0.5)
+    assert report.num_holdout == 1
+    assert report.counts_by_reason["held_out_outside"] + report.num_pairs == 39
+    assert report.counts_by_reason["held_out_outside"] > 5

@@ -116,7 +116,10 @@ def pair_rows(count: int, seed: int = 0, weight: float = 1.0) -> list[PairRow]:
             rejected_version="v0",
             strength=1,
             weight=weight,
-            person_id="ann",
+            person_ids=("ann",),
+            label_ids=(f"j{i}",),
+            source="human",
+            probability=1.0,
             created_at=NOW,
         )
         for i in range(count)
@@ -137,7 +140,9 @@ def rating_rows(num_desirable: int, num_undesirable: int, seed: int = 0) -> list
             version="v0",
             desirable=desirable,
             weight=1.0,
-            person_id="tess",
+            person_ids=("tess",),
+            label_ids=(f"t{i}",),
+            source="human",
             created_at=NOW,
         )
         for i, desirable in enumerate(labels)
@@ -161,7 +166,10 @@ PAIR_SCHEMA = pa.schema(
         ("rejected_version", pa.string()),
         ("strength", pa.int32()),
         ("weight", pa.float64()),
-        ("person_id", pa.string()),
+        ("person_ids", pa.list_(pa.string())),
+        ("label_ids", pa.list_(pa.string())),
+        ("source", pa.string()),
+        ("probability", pa.float64()),
         ("created_at", pa.timestamp("us", tz="UTC")),
     ]
 )
@@ -175,7 +183,9 @@ RATING_SCHEMA = pa.schema(
         ("version", pa.string()),
         ("desirable", pa.bool_()),
         ("weight", pa.float64()),
-        ("person_id", pa.string()),
+        ("person_ids", pa.list_(pa.string())),
+        ("label_ids", pa.list_(pa.string())),
+        ("source", pa.string()),
         ("created_at", pa.timestamp("us", tz="UTC")),
     ]
 )

@@ -12,7 +12,15 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from tests.trainer.conftest import accuracy, pair_rows
-from trainer.dpo import PairTrainer, SharedPromptCollator, build_pair_trainer, cdpo_losses, train_dpo
+from trainer.dpo import (
+    PairTrainer,
+    SharedPromptCollator,
+    build_pair_trainer,
+    cdpo_losses,
+    flip_of,
+    pair_dataset,
+    train_dpo,
+)
 from trainer.library import shared_arguments
 from trainer.preferences import prepare_pairs
 from trainer.qlora import read_weights, start_policy
@@ -187,3 +195,17 @@ def test_a_cap_on_steps_only_ever_shortens_training(base, settings, tmp_path, ma
     settings = replace(settings, epochs=2, batch_size=4, max_steps=max_steps)
     _, log = train(base, prepared(base, 8), settings, tmp_path)
     assert max(entry["step"] for entry in log) == steps
+
+
+@pytest.mark.parametrize(
+    ("probability", "label_smoothing", "flip"),
+    [(1.0, 0.1, 0.1), (0.95, 0.1, 0.1), (0.9, 0.1, 0.1), (0.7, 0.1, 0.3), (0.55, 0.0, 0.45), (1.0, 0.0, 0.0)],
+)
+def test_measured_doubt_replaces_the_smoothing_where_it_is_larger(probability, label_smoothing, flip):
+    assert flip_of(probability, label_smoothing) == pytest.approx(flip)
+
+
+def test_a_doubtful_pair_is_trained_with_its_own_flip(base):
+    rows = [replace(row, probability=p) for row, p in zip(pair_rows(3), (1.0, 0.8, 0.6), strict=True)]
+    prepared_rows = prepare_pairs(rows, base.tokenizer, 256).rows
+    assert pair_dataset(prepared_rows, 0.1)["flip"] == pytest.approx([0.1, 0.2, 0.4])

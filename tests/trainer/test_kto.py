@@ -79,3 +79,24 @@ def test_the_rarer_class_weighs_more(base, settings, tmp_path):
         start_policy(base.model, settings, None), base.tokenizer, ratings, replace(settings), tmp_path
     )
     assert (trainer.desirable_weight, trainer.undesirable_weight) == (3.0, 1.0)
+
+
+def test_each_ratings_loss_is_multiplied_with_its_own_weight(base, settings, tmp_path):
+    # At the start every loss is 0.5, so a batch's mean loss shows the mean weight of its rows.
+    rows = [replace(row, weight=0.25 + (n % 4)) for n, row in enumerate(rating_rows(16, 16))]
+    ratings = prepare_ratings(rows, base.tokenizer, 256, 8, 0)
+    assert sum(row.weight for row in ratings.rows) / 32 == pytest.approx(1.0)
+    start = start_policy(base.model, settings, None)
+    trainer = build_rating_trainer(start, base.tokenizer, ratings, replace(settings, kto_epochs=1), tmp_path)
+    trainer.train()
+    first_batch = ratings.rows[:8]
+    classes = {True: ratings.desirable_weight, False: ratings.undesirable_weight}
+    expected = sum(0.5 * row.weight * classes[row.desirable] for row in first_batch) / 8
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, abs=1e-4)
+    assert expected != pytest.approx(0.5, abs=0.01), "the weights of this batch must tell"
+
+
+def test_a_class_counts_by_its_weight_and_not_by_its_rows(base):
+    rows = [replace(row, weight=3.0 if row.desirable else 1.0) for row in rating_rows(16, 48)]
+    ratings = prepare_ratings(rows, base.tokenizer, 256, 8, 0)
+    assert (ratings.desirable_weight, ratings.undesirable_weight) == pytest.approx((1.0, 1.0))

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from store.database import Store
-from store.errors import BadValue, StateConflict
+from store.errors import BadValue, NotFound, StateConflict
+from store.people import read_people
 from store.policies import live_version, promote, read_policy
+from store.provenance import read_versions_trained_on
 from store.records import Promotion, Round
 from store.rounds import create_round, read_round
 from tests.trainer.labelled import judge_pairs
@@ -192,3 +194,19 @@ def test_a_progress_line_still_being_written_is_left_for_next_time(bench: Bench)
     path = bench.supervisor.folder / done.round_id / "progress.jsonl"
     path.write_text(json.dumps({"stage": "dpo", "step": 1}) + '\n{"stage": "dp')
     assert bench.supervisor.read_progress(done.round_id) == [{"stage": "dpo", "step": 1}]
+
+
+def test_a_round_can_leave_a_person_out_and_remembers_whom(bench: Bench) -> None:
+    [ann] = read_people(bench.store)
+    judge_pairs(bench.store, 3, name="bob")
+    bench.script.write_text(SCRIPTS["promote"])
+    started = bench.supervisor.start("test", without=[ann.person_id])
+    assert started.without == (ann.person_id,)
+    bench.supervisor.wait()
+    done = read_round(bench.store, started.round_id)
+    assert (done.state, done.without) == ("promoted", (ann.person_id,))
+    assert read_versions_trained_on(bench.store, ann.person_id) == []
+    report = bench.supervisor.folder / done.round_id / "snapshot" / "report.json"
+    assert json.loads(report.read_text("utf-8"))["counts_by_reason"]["person_left_out_of_this_round"] == 4
+    with pytest.raises(NotFound, match="no person has the id 'u_none'"):
+        bench.supervisor.start("test", without=["u_none"])
