@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from store.agreement import measure_kappa
-from store.verdicts import CommonTask
+from store.judge_verdicts import CommonTask
 
 CODES = {"first": 0, "second": 1, "tie": 2}
 

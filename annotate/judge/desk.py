@@ -21,9 +21,7 @@ from annotate.judge.settings import JudgeSettings
 from store.clock import utc
 from store.database import Store
 from store.errors import BadValue, StateConflict
-from store.outside import count_outside_labels
-from store.records import JudgeVerdict, OutsideLabel
-from store.verdicts import (
+from store.judge_verdicts import (
     PairToJudge,
     count_calls,
     count_verdicts,
@@ -33,6 +31,8 @@ from store.verdicts import (
     save_verdict,
     start_of_day,
 )
+from store.outside import count_outside_labels
+from store.records import JudgeVerdict, OutsideLabel
 
 logger = logging.getLogger(__name__)
 

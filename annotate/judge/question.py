@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from store.judge_verdicts import PairToJudge, Verdict
 from store.records import JudgeVerdict, Message, OutsideLabel
-from store.verdicts import PairToJudge, Verdict
 
 Reply = Literal["A", "B", "tie"]
 READABLE: dict[str, Reply] = {"a": "A", "b": "B", "tie": "tie"}

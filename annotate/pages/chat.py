@@ -99,9 +99,11 @@ def _lay_out_top(buttons: dict[str, Any]) -> dict[str, Any]:
         label="Conversation",
         buttons=[],
         height=None,
-        examples=[{"text": starter} for starter in STARTERS],
         placeholder="### What would you like to ask?\nRate the answers with the thumbs below them.",
     )
+    # Buttons of our own: the chatbot's examples are a list without items to a screen reader.
+    with gr.Row(elem_id="starters", elem_classes=[GONE]) as starters:
+        buttons |= {starter: gr.Button(starter, size="md", min_width=0) for starter in STARTERS}
     buttons["press"] = gr.HTML("", html_template="", js_on_load=_PRESS_JS, elem_classes=["silent"])
     with gr.Row(elem_id="reply-keys", elem_classes=[GONE]) as reply_keys:
         for name, label in (
@@ -110,7 +112,13 @@ def _lay_out_top(buttons: dict[str, Any]) -> dict[str, Any]:
             ("retry", "Try again"),
         ):
             buttons[name] = gr.Button(label, elem_id=name)
-    return {"conversations": conversations, "mode": mode, "chatbot": chatbot, "reply_keys": reply_keys}
+    return {
+        "conversations": conversations,
+        "mode": mode,
+        "chatbot": chatbot,
+        "starters": starters,
+        "reply_keys": reply_keys,
+    }
 
 
 def _lay_out_duel(buttons: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +225,7 @@ def _wire(page: Any, services: Services, parts: Parts, buttons: dict[str, Any]) 
     buttons["focus"].click(None, None, None, js=_FOCUS)
     sending = [
         gr.on([parts.message.submit, parts.send.click], asking.send, [parts.message, *spot], **streaming),
-        parts.chatbot.example_select(asking.send_starter, spot, **streaming),
+        *(buttons[starter].click(asking.sending(starter), spot, **streaming) for starter in STARTERS),
         gr.on([parts.chatbot.retry, buttons["retry"].click], asking.retry, spot, **streaming),
         buttons["ask-anew"].click(asking.ask_anew, [parts.edited, parts.editing, *spot], **streaming),
     ]

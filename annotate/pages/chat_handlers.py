@@ -66,12 +66,13 @@ class Handlers(Screen):
         spot = read_spot(conversation_id, at, mode)
         return self.guarded("show this conversation", request, lambda person: self.show(person, spot))
 
-    def send_starter(
-        self, conversation_id: str, at: str, mode: str, starter: gr.SelectData, request: gr.Request
-    ) -> Iterator[Update]:
-        """Send one of the starter prompts."""
-        text = starter.value.get("text") if isinstance(starter.value, dict) else None
-        yield from self.send(text if isinstance(text, str) else "", conversation_id, at, mode, request)
+    def sending(self, starter: str) -> Callable[..., Iterator[Update]]:
+        """The handler of one starter prompt's button."""
+
+        def send(conversation_id: str, at: str, mode: str, request: gr.Request) -> Iterator[Update]:
+            yield from self.send(starter, conversation_id, at, mode, request)
+
+        return send
 
     def send(
         self, text: str, conversation_id: str, at: str, mode: str, request: gr.Request
@@ -239,6 +240,7 @@ class Handlers(Screen):
                     self._parts.voted,
                     self._parts.duel,
                     self._parts.reply_keys,
+                    self._parts.starters,
                 )
             },
             self._parts.votes: reveal(False, "duel-votes"),

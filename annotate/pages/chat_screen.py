@@ -36,6 +36,7 @@ class Parts:
     conversations: Any
     mode: Any
     chatbot: Any
+    starters: Any
     says: Any
     duel: Any
     left: Any
@@ -154,6 +155,7 @@ class Screen:
             self._parts.left: safe_md(left.text),
             self._parts.right: safe_md(right.text),
             self._parts.duel: reveal(True),
+            self._parts.starters: reveal(False),
             self._parts.votes: reveal(True, "duel-votes"),
             self._parts.voted: reveal(False),
             self._parts.better: reveal(False),
@@ -166,6 +168,7 @@ class Screen:
         asks_better = pair is not None and not spot.is_side_by_side
         return {
             self._parts.chatbot: show_path(path),
+            self._parts.starters: reveal(not path),
             self._parts.at: address(path[:-1], path[-1].sample.key) if path else "",
             self._parts.pair: f"{pair.old.completion_id} {pair.new.completion_id}" if pair else "",
             self._parts.left: "",

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import gradio as gr
 from starlette.requests import Request
 
 from annotate.auth import Identity, remember_identity
+from annotate.services import Services
 from store.records import Person
 
 Built = TypeVar("Built")
@@ -29,3 +31,13 @@ def as_person(person: Person) -> Any:
     scope: dict[str, Any] = {"type": "http", "headers": [], "query_string": b""}
     remember_identity(scope, Identity(person, "session"))
     return SimpleNamespace(request=Request(scope), query_params={})
+
+
+def lay_out(section: Callable[[Services], Built], services: Services) -> Built:
+    """A part of a page in a page of its own."""
+
+    def build() -> Built:
+        with gr.Blocks():
+            return section(services)
+
+    return inside_a_loop(build)

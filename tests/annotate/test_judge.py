@@ -17,12 +17,12 @@ from annotate.web import build_api
 from store.database import Store
 from store.errors import BadValue, StateConflict
 from store.events import new_event
+from store.judge_verdicts import PairToJudge, count_calls
 from store.outside import count_outside_labels, drop_outside_labels, read_outside_labels
 from store.people import add_person
 from store.prompts import read_prompt
 from store.records import OutsideLabel
 from store.tasks import add_task
-from store.verdicts import PairToJudge, count_calls
 from store.writer import Decision
 from tests.annotate.judging import JudgeServer, read_block, serve
 from tests.fakes import ScriptedSample, make_services

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-import gradio as gr
 import pytest
 
 from annotate.pages.admin.overview import OverviewSection
@@ -22,16 +20,14 @@ from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.prompts import PromptSection
 from annotate.pages.admin.rounds import list_points
 from annotate.pages.admin.versions import VersionSection, list_choices
-from annotate.services import Services
 from store.database import Store
 from store.people import Credentials, read_people
 from store.policies import add_policy, mark_policy, promote, read_policies
 from store.prompts import count_prompts
 from store.records import Condition, Policy, Promotion, Round, Why
-from tests.annotate.pages import as_person, inside_a_loop
+from tests.annotate.pages import as_person, lay_out
 from tests.fakes import make_services
 
-Section = TypeVar("Section")
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 TRAINING = Round("rd_1", "training", "labels", "v0", "v1", 40, 3, "", NOW - timedelta(seconds=60))
 
@@ -39,14 +35,6 @@ TRAINING = Round("rd_1", "training", "labels", "v0", "v1", 40, 3, "", NOW - time
 @pytest.fixture
 def root(people: dict[str, Credentials]) -> Any:
     return as_person(people["admin"].person)
-
-
-def lay_out(section: Callable[[Services], Section], services: Services) -> Section:
-    def build() -> Section:
-        with gr.Blocks():
-            return section(services)
-
-    return inside_a_loop(build)
 
 
 def condition(kind: Any, holds: bool, says: str) -> Condition:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from annotate.pages.chat_handlers import Handlers
@@ -134,6 +131,5 @@ def test_a_policy_that_changed_in_mid_chat_is_told(services: Services, tess: Cha
 
 
 def test_a_starter_is_sent_as_a_message(handlers: Handlers, tess: Chatter) -> None:
-    starter: Any = SimpleNamespace(value={"text": "Explain recursion."})
-    shown = list(handlers.send_starter("", "", CHAT, starter, tess.request))[-1]
+    shown = list(handlers.sending("Explain recursion.")("", "", CHAT, tess.request))[-1]
     assert "Explain recursion." in shown["chatbot"]["value"][0]["content"]

@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 from store.completions import new_completion_id
 from store.database import Store
+from store.gold import set_gold
 from store.judgements import save_judgement
 from store.people import add_person
 from store.prompts import NewPrompt, add_prompts
 from store.records import Completion, Lease, Message, Sampling
+from store.repeats import add_repeat
 from store.tasks import add_task, lease_task
 
 PASSWORD = "heed-demo-password"
@@ -27,6 +29,7 @@ CROWD: tuple[tuple[str, float | None, float], ...] = (
     ("hasty", 0.5, 0.4),
     ("lefty", None, 6.0),
 )
+NUM_REPEATS = 6
 BETTER, WORSE = "It is simple, and here is why: ", "What a wonderful question! I would love to tell you. "
 
 
@@ -40,7 +43,24 @@ def add_crowd(store: Store, num_tasks: int = 60, wanted: int = 3, seed: int = 1)
         for name, skill, seconds in draw.sample(CROWD, wanted):
             moment += timedelta(minutes=10 * 24 * 60 / (num_tasks * wanted + 1) - 1)
             judge(store, ids[name], skill, seconds, draw, moment)
+    for name, skill, seconds in CROWD:
+        for _ in range(NUM_REPEATS):
+            if add_repeat(store, ids[name], "pair") is not None:
+                judge(store, ids[name], skill, seconds, draw, moment)
+    set_some_gold(store)
     return ids
+
+
+def set_some_gold(store: Store) -> None:
+    """The plain answer is known to be the better one of every fifth task."""
+    with store.read() as cursor:
+        sql = """
+            SELECT t.task_id, c.completion_id FROM tasks AS t
+            JOIN completions AS c ON c.completion_id IN (t.first_id, t.second_id)
+            WHERE t.purpose = 'label' AND c.text LIKE ? ORDER BY t.seq"""
+        known = cursor.execute(sql, [BETTER + "%"]).fetchall()
+    for task_id, better_id in known[::5]:
+        set_gold(store, task_id, "prefer", better_id, source="imported")
 
 
 def add_pair(store: Store, number: int, wanted: int) -> None:

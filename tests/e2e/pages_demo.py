@@ -21,6 +21,7 @@ from annotate.synthetic import SyntheticDesk
 from annotate.web import build_app
 from store.completions import new_completion_id
 from store.database import Store
+from store.outside import add_outside_labels
 from store.people import add_person
 from store.policies import add_policy, live_version, promote
 from store.prompts import NewPrompt, add_prompts
@@ -29,6 +30,7 @@ from store.records import (
     Completion,
     Condition,
     Message,
+    OutsideLabel,
     Promotion,
     Role,
     Round,
@@ -90,6 +92,11 @@ def fill(store: Store, num_tasks: int) -> None:
         add_person(store, name, role, PASSWORD)
     if num_tasks:
         add_crowd(store)
+    if num_tasks:
+        failed = create_round(store, "new_labels", "v0")
+        reason = "the round process was killed (signal 9): out of memory?"
+        advance_round(store, failed.round_id, "failed", reason=reason, num_pairs=120, num_ratings=8)
+        bring_labels(store)
     add_policy(store, "v1", "v0", None, "0" * 64)
     promote(store, "v1", "scheduler", reason="all 6 checks passed; held-out accuracy 0.71, needed 0.55")
     add_policy(store, "v2", "v1", None, "1" * 64)
@@ -106,6 +113,19 @@ def fill(store: Store, num_tasks: int) -> None:
         kind: TaskKind = "single" if number % 4 == 3 else "pair"
         texts = (ANSWERS[number % 3], ANSWERS[(number + 1) % 3])[: 2 if kind == "pair" else 1]
         add_task(store, kind, ids[which], [make_completion(tuple(asked[which]), text) for text in texts])
+
+
+def bring_labels(store: Store) -> None:
+    """A few labels from outside, as an import leaves them."""
+    at = datetime.now(UTC)
+    labels = [
+        OutsideLabel(
+            "", "pair", "import:trl", ({"role": "user", "content": f"What is {topic}?"},),
+            f"{topic}: in short …", at, rejected="I do not know.",
+        )
+        for topic in ("an atoll", "basalt", "a cirrus", "a delta")
+    ]  # fmt: skip
+    add_outside_labels(store, labels)
 
 
 def make_completion(messages: tuple[Message, ...], text: str) -> Completion:

@@ -27,6 +27,7 @@ def open_page(browser: Browser, guard: Guard, context_args: dict[str, Any]) -> P
 
 def create_person(admin: Page, name: str, role: str) -> str:
     """Through the admin page's form; returns the password that it shows once."""
+    admin.get_by_role("tab", name="People").click()
     admin.locator("#person-name textarea, #person-name input").first.fill(name)
     admin.locator("#person-role").get_by_label(role, exact=True).check()
     admin.locator("#person-create").click()
@@ -49,6 +50,7 @@ def rate_by_keyboard(page: Page, url: str, count: int) -> None:
     """Prefer the shorter answer, with the keys 2 and 4 alone; every answer must bring a new task."""
     page.goto(f"{url}/annotate/")
     page.wait_for_selector(BOTH_READY)
+    expect(page.locator("#start")).to_be_visible()
     page.keyboard.press("Enter")  # the guidelines are read
     held = page.locator("#task-id textarea, #task-id input").first
     for _ in range(count):
@@ -129,20 +131,22 @@ def test_the_whole_story(
     tester.goto(f"{service.url}/chat/")
     say(tester, "What is the capital of France?")
     tester.get_by_role("button", name="Like", exact=True).last.click()
-    expect(tester.get_by_role("button", name="Liked", exact=True)).to_have_count(1)
+    expect(tester.locator("#chat-says")).to_contain_text("Saved: good answer.")  # Gradio shows it before
     say(tester, "And of Spain?")
     tester.get_by_role("button", name="Dislike", exact=True).last.click()
-    expect(tester.get_by_role("button", name="Disliked", exact=True)).to_have_count(1)
+    expect(tester.locator("#chat-says")).to_contain_text("Saved: bad answer.")
     tester.reload()
     expect(tester.get_by_role("button", name="Liked", exact=True)).to_have_count(1)
     expect(tester.get_by_role("button", name="Disliked", exact=True)).to_have_count(1)
 
-    admin.reload()
+    admin.get_by_role("tab", name="Overview").click()
     admin.locator("#train-now").click()
     expect(admin.locator("#progress")).to_contain_text(
         re.compile(r"step \d+|training|evaluating", re.I), timeout=60_000
     )
+    admin.get_by_role("tab", name="Rounds").click()
     expect(admin.locator("#gate")).to_contain_text(re.compile("promote", re.I), timeout=ROUND_LIMIT_MS)
+    admin.get_by_role("tab", name="Overview").click()
     expect(admin.locator("#counts")).to_contain_text("v1", timeout=30_000)
 
     start_new_chat(tester)
@@ -153,8 +157,11 @@ def test_the_whole_story(
         take_pictures(page, name)
         assert not serious_faults(browser, page, browser_context_args), name
 
+    admin.get_by_role("tab", name="Versions").click()
     admin.locator("#rollback").click()
     admin.locator("#rollback-confirm").click()
+    expect(admin.locator("#version-says")).to_contain_text("Rolled back")
+    admin.get_by_role("tab", name="Overview").click()
     expect(admin.locator("#counts")).to_contain_text("v0", timeout=30_000)
     start_new_chat(tester)
     say(tester, "How do I boil an egg?")

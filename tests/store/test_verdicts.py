@@ -7,14 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
-from store.clock import utc
-from store.database import Store
-from store.errors import BadValue
-from store.events import new_event
-from store.judgements import save_judgement
-from store.outside import count_outside_labels
-from store.records import JudgeVerdict, OutsideLabel
 from store.verdicts import (
     count_calls,
     count_verdicts,
@@ -23,6 +15,14 @@ from store.verdicts import (
     read_common_tasks,
     save_verdict,
 )
+
+from store.clock import utc
+from store.database import Store
+from store.errors import BadValue
+from store.events import new_event
+from store.judgements import save_judgement
+from store.outside import count_outside_labels
+from store.records import JudgeVerdict, OutsideLabel
 from store.writer import Decision
 from tests.store import samples
 

@@ -68,8 +68,9 @@ def _faults(facts: Facts, now: datetime) -> list[Notice]:
     newest = facts.newest_round
     if newest is not None and newest.state in ("failed", "interrupted"):
         ago = duration((now - (newest.finished_at or newest.created_at)).total_seconds())
-        reason = newest.reason.rstrip(".") or "no reason kept"
-        says = f"Round {newest.round_id} {newest.state} {ago} ago: {reason}. Its log says more."
+        reason = newest.reason or "no reason kept"
+        reason += "" if reason.endswith((".", "?", "!")) else "."
+        says = f"Round {newest.round_id} {newest.state} {ago} ago: {reason} Its log says more."
         found.append(Notice("bad", says, "rounds"))
     return [*found, *_backup_faults(facts.backups, now)]
 

@@ -30,12 +30,11 @@ class ErasingSection:
         self._services = services
         with gr.Column(elem_classes=["card"]):
             gr.HTML(f"<h2>Erase a person</h2>{note(WARNING)}", js_on_load=None)
-            with gr.Row(elem_classes=["buttons"]):
-                self._pick = gr.Dropdown([], label="Person", elem_id="erase-pick", filterable=False)
-                self._mode = gr.Radio(
-                    [(f"{mode}: {meaning}", mode) for mode, meaning in MEANINGS.items()],
-                    value="delete", label="How", elem_id="erase-mode",
-                )  # fmt: skip
+            self._pick = gr.Dropdown([], label="Person", elem_id="erase-pick", filterable=False)
+            self._mode = gr.Radio(
+                [(f"{mode}: {meaning}", mode) for mode, meaning in MEANINGS.items()],
+                value="delete", label="How", elem_id="erase-mode",
+            )  # fmt: skip
             with gr.Row(elem_classes=["buttons"]):
                 self._erase = gr.Button("Erase…", variant="stop", size="md", elem_id="erase")
             self._ask = Question("erase", "Erase for good", "Keep this person", extra=_typed)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from annotate.pages.admin.acting import QUIETLY, SLOWLY, Section, Update, acting, admin
+from annotate.pages.admin.disputed import DisputedSection
 from annotate.pages.admin.erasing import ErasingSection
 from annotate.pages.admin.exporting import ExportSection
 from annotate.pages.admin.gold import GoldSection
@@ -22,11 +24,13 @@ from annotate.pages.admin.judging import JudgeSection
 from annotate.pages.admin.overview import OverviewSection
 from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.prompts import PromptSection
+from annotate.pages.admin.quality import QualitySection
 from annotate.pages.admin.report import ReportSection
 from annotate.pages.admin.rounds import RoundSection
 from annotate.pages.admin.settings import SettingsSection
 from annotate.pages.admin.sources import SourceSection
 from annotate.pages.admin.synthetic import SyntheticSection
+from annotate.pages.admin.training import TrainingSection
 from annotate.pages.admin.versions import VersionSection
 from annotate.pages.top_bar import top_bar, write_account, write_links
 from annotate.services import Services
@@ -53,13 +57,18 @@ DATA = (
     SyntheticSection,
     PromptSection,
 )
+QUALITY = (QualitySection, DisputedSection, partial(TrainingSection, name="quality"), GoldSection)
 LAYOUTS = (
     Layout("overview", "Overview", (OverviewSection,)),
     Layout("rounds", "Rounds", (RoundSection,)),
     Layout("versions", "Versions", (VersionSection,)),
     Layout("data", "Data", DATA),
-    Layout("quality", "Quality", (GoldSection,)),
-    Layout("people", "People", (PeopleSection, ErasingSection)),
+    Layout(
+        "quality",
+        "Quality",
+        (QualitySection, DisputedSection, partial(TrainingSection, name="quality"), GoldSection),
+    ),
+    Layout("people", "People", (PeopleSection, partial(TrainingSection, name="person"), ErasingSection)),
     Layout("guidelines", "Guidelines", (GuidelineSection,)),
     Layout("settings", "Settings", (SettingsSection,)),
 )

@@ -57,7 +57,7 @@ class GuidelineSection:
     def wire(self) -> None:
         """Bind the editor and the two steps of saving."""
         typing = QUIETLY | {"trigger_mode": "always_last"}
-        self._text.input(self.preview, [self._text], [self._preview, self.says], **typing)
+        self._text.change(self.preview, [self._text], [self._preview, self.says], **typing)
         asked = [self.says, *self._ask.outputs]
         self._save.click(self.ask, [self._text], asked, **QUIETLY)
         self._ask.wire(self.save, [*asked, *self.outputs], given=[self._text])

@@ -12,6 +12,7 @@ from annotate.pages.admin.attention import Facts, free_mib, list_notices
 from annotate.pages.admin.panels.overview import write_notices
 from annotate.pages.admin.panels.pieces import say, tiles
 from annotate.pages.admin.panels.rounds import Row, write_round, write_why
+from annotate.pages.admin.watching import QualityWatch
 from annotate.services import Services
 from store.activity import count_by_person
 from store.people import read_people
@@ -30,10 +31,11 @@ class OverviewSection:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._watch = QualityWatch(services.store, services.quality)
         self._counts = gr.HTML("", js_on_load=None, elem_id="counts")
         with gr.Column(elem_classes=["card"]):
             gr.HTML("<h2>Needs attention</h2>", js_on_load=None)
-            self._notices = gr.HTML("", js_on_load=None, elem_id="notices")
+            self._notices = gr.HTML("", js_on_load=None, elem_id="attention")
         with gr.Row(elem_classes=["two"]):
             with gr.Column(elem_classes=["card"]):
                 gr.HTML("<h2>Current round</h2>", js_on_load=None)
@@ -101,6 +103,7 @@ class OverviewSection:
 
     def _read_facts(self, newest: Round | None, num_open: int) -> Facts:
         store, read_status = self._services.store, self._services.read_backup_status
+        counted = self._watch.read()
         return Facts(
             health=store.health(),
             free_mib=free_mib(store.data_dir),
@@ -108,5 +111,7 @@ class OverviewSection:
             people=tuple(read_people(store)),
             num_prompts=count_prompts(store),
             num_open_tasks=num_open,
+            num_disputed=counted.num_disputed if counted else None,
+            num_flagged=counted.num_flagged if counted else None,
             backups=read_status() if read_status else None,
         )

@@ -1,4 +1,4 @@
-"""The tab about people: invitations, roles, who may sign in, whose labels are trained on."""
+"""The part of the People tab about accounts: invitations, roles, who may sign in."""
 
 from __future__ import annotations
 
@@ -22,12 +22,22 @@ from store.people import (
     read_person,
     set_active,
     set_role,
-    set_trained_on,
 )
 from store.records import Person, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
 MEANING = "annotator: the Annotate page · tester: the Chat page · admin: everything"
+
+_COPY_JS = r"""
+element.addEventListener('click', e => {
+  const button = e.target.closest('[data-copy]');
+  if (!button) return;
+  const selected = () => { getSelection().selectAllChildren(button.previousElementSibling); };
+  if (!navigator.clipboard) { selected(); return; }
+  navigator.clipboard.writeText(button.dataset.copy)
+    .then(() => { button.textContent = 'Copied'; }).catch(selected);
+});
+"""
 
 
 class PeopleSection:
@@ -46,7 +56,7 @@ class PeopleSection:
                 self._name = gr.Textbox(label="Name", max_length=80, elem_id="person-name")
                 self._role = gr.Radio(list(ROLES), value="annotator", label="Role", elem_id="person-role")
                 self._create = gr.Button("Invite", variant="primary", size="md", elem_id="person-create")
-            self._secret = gr.HTML("", js_on_load=None, elem_id="person-secret")
+            self._secret = gr.HTML("", js_on_load=_COPY_JS, elem_id="person-secret")
             self._invite_says = gr.HTML("", js_on_load=None, elem_id="invite-says")
         self._lay_out_account()
         self._listed = gr.Textbox(visible="hidden", elem_id="people-listed", label="People listed")
@@ -61,29 +71,23 @@ class PeopleSection:
                 self._link = gr.Button("New sign-in link", size="md", elem_id="person-link")
                 self._deactivate = gr.Button("Deactivate…", size="md", elem_id="person-deactivate")
                 self._reactivate = gr.Button("Reactivate", size="md", elem_id="person-reactivate")
-                self._leave_out = gr.Button("Leave out of training…", size="md", elem_id="person-leave-out")
-                self._take_in = gr.Button("Train on again", size="md", elem_id="person-take-in")
             with gr.Row(elem_classes=["buttons"]):
                 self._new_role = gr.Radio(list(ROLES), label="Role", elem_id="person-new-role")
                 self._set_role = gr.Button("Change role", size="md", elem_id="person-set-role")
             self._ask_deactivate = Question("deactivate", "Deactivate")
-            self._ask_leave_out = Question("leave-out", "Leave out", extra=_reason("leave-out"))
-            self.says = gr.HTML("", js_on_load=None, elem_id="people-says")
+            self.says = gr.HTML("", js_on_load=_COPY_JS, elem_id="people-says")
 
     def wire(self) -> None:
         """Bind the buttons."""
         made = [self._secret, self._name, self.says, self._invite_says, *self.outputs]
         self._create.click(self.create, [self._name, self._role], made, **SLOWLY)
-        told = [self.says, *self.outputs, *self._ask_deactivate.outputs, *self._ask_leave_out.outputs]
+        told = [self.says, *self.outputs, *self._ask_deactivate.outputs]
         picked = [self._pick]
         self._link.click(self.make_link, picked, told, **QUIETLY)
         self._deactivate.click(self.ask_deactivate, picked, told, **QUIETLY)
         self._reactivate.click(self.reactivate, picked, told, **QUIETLY)
-        self._leave_out.click(self.ask_leave_out, picked, told, **QUIETLY)
-        self._take_in.click(self.take_in, picked, told, **QUIETLY)
         self._set_role.click(self.change_role, [self._pick, self._new_role], told, **QUIETLY)
         self._ask_deactivate.wire(self.deactivate, told)
-        self._ask_leave_out.wire(self.leave_out, told)
 
     def read(self, listed: str = "") -> Update:
         """Accounts as they are now; the list to pick from only when it is not yet `listed`."""
@@ -118,7 +122,7 @@ class PeopleSection:
         """Open the row that asks."""
         person = self._find_other(person_id, request)
         sentence = f"Deactivate {person.name}? They are signed out and cannot sign in; their labels stay."
-        return self._closed() | self._ask_deactivate.ask(sentence, person.person_id)
+        return self._ask_deactivate.ask(sentence, person.person_id)
 
     @acting("deactivate this person")
     def deactivate(self, person_id: str | None, request: gr.Request) -> Update:
@@ -129,26 +133,6 @@ class PeopleSection:
     def reactivate(self, person_id: str | None, request: gr.Request) -> Update:
         """Let this person sign in again."""
         return self._set_active(person_id, True, request)
-
-    @acting("leave this person out")
-    def ask_leave_out(self, person_id: str | None, request: gr.Request) -> Update:  # noqa: ARG002
-        """Open the row that asks."""
-        person = self._find(person_id)
-        sentence = (
-            f"Leave the labels of {person.name} out of the next rounds? They stay in the store, and you can"
-            " take them in again. Versions that were trained on them do not change."
-        )
-        return self._closed() | self._ask_leave_out.ask(sentence, person.person_id)
-
-    @acting("leave this person out")
-    def leave_out(self, person_id: str | None, reason: str, request: gr.Request) -> Update:
-        """Rounds from now on leave this person's labels out."""
-        return self._set_trained_on(person_id, False, reason, request)
-
-    @acting("take this person in again")
-    def take_in(self, person_id: str | None, request: gr.Request) -> Update:
-        """Rounds from now on train on this person's labels again."""
-        return self._set_trained_on(person_id, True, "", request)
 
     @acting("change this role")
     def change_role(self, person_id: str | None, role: str, request: gr.Request) -> Update:
@@ -161,14 +145,7 @@ class PeopleSection:
         chosen = self._find_other(person_id, request)
         person = set_active(self._services.store, chosen.person_id, active, admin(request).name)
         told = say(f"{person.name} is {'active' if person.active else 'deactivated'}.")
-        return self._closed() | self.read() | {self.says: told}
-
-    def _set_trained_on(self, person_id: str | None, trained_on: bool, reason: str, request: Any) -> Update:
-        chosen = self._find(person_id)
-        name = admin(request).name
-        person = set_trained_on(self._services.store, chosen.person_id, trained_on, name, reason.strip())
-        how = "is trained on again" if person.trained_on else "is left out of the next rounds"
-        return self._closed() | self.read() | {self.says: say(f"{person.name} {how}.")}
+        return self._ask_deactivate.close() | self.read() | {self.says: told}
 
     def _make_link(self, person: Person, request: Any) -> str:
         token = make_sign_in_link(self._services.store, person.person_id)
@@ -187,13 +164,6 @@ class PeopleSection:
         if person.person_id == admin(request).person_id:
             raise BadValue("this is your own account; ask another admin to change it")
         return person
-
-    def _closed(self) -> Update:
-        return self._ask_deactivate.close() | self._ask_leave_out.close()
-
-
-def _reason(name: str) -> Any:
-    return lambda: [gr.Textbox(label="Reason", max_length=500, elem_id=f"{name}-reason")]
 
 
 def _check_role(role: str) -> Role:

@@ -19,7 +19,7 @@ from store.data_report import SIMILARITY_BINS, DataReport, report_on_store
 from store.snapshots import count_labels
 
 SMALL = 1000  # labels; the report on so many takes about half a second
-BLUE = "#6366f1"
+FROM_ZERO = [0, None]  # or bars would begin at the smallest value
 
 
 class ReportSection:
@@ -40,8 +40,18 @@ class ReportSection:
                 self._lengths = _plot(
                     gr.ScatterPlot, "Length of chosen against rejected", "rejected words", "chosen words"
                 )
-                self._similarity = _plot(gr.BarPlot, "How alike the two answers are", "similarity", "pairs")
-                self._days = _plot(gr.BarPlot, "Labels a day", "day", "labels")
+                self._similarity = _plot(
+                    gr.BarPlot, "How alike the two answers are", "similarity", "pairs", y_lim=FROM_ZERO
+                )
+                self._days = _plot(
+                    gr.BarPlot,
+                    "Labels a day",
+                    "day",
+                    "labels",
+                    x_bin="1d",
+                    y_aggregate="sum",
+                    y_lim=FROM_ZERO,
+                )
         self.seen: list[Any] = []
         self.outputs = [self._report, self._plots, self._lengths, self._similarity, self._days]
 
@@ -80,8 +90,8 @@ class ReportSection:
         return update
 
 
-def _plot(kind: Any, title: str, x: str, y: str) -> Any:
+def _plot(kind: Any, title: str, x: str, y: str, **more: Any) -> Any:
     return kind(
         None, x=x, y=y, title=title, height=240, buttons=[], show_label=False, container=False, min_width=260,
-        elem_id=f"plot-{y.split()[0]}",
+        elem_id=f"plot-{y.split()[0]}", **more,
     )  # fmt: skip

@@ -40,7 +40,7 @@ def write_secrets(name: str, link: str, password: str, token: str) -> str:
         _secret("Password", password),
         _secret("API token", token),
     )
-    told = f"{plain(name)} has an account. Pass on the link or the password; all three are shown once."
+    told = f"{plain(name)} has an account. The link is the easiest to pass on; all three are shown once."
     return f'<div class="said"><p>{told}</p>{"".join(secrets)}</div>'
 
 

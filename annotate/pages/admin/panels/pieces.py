@@ -13,6 +13,8 @@ _TONES = {
     "evaluating": "busy", "rollback": "warn", "promote": "good",
 }  # fmt: skip
 
+MANY_COLUMNS = 5  # so many do not fit a phone: the table scrolls inside itself
+
 
 def say(sentence: str, is_bad: bool = False) -> str:
     """The answer to a click, beside the button; spoken by screen readers."""
@@ -37,8 +39,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], label: str = "") 
     )
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     named = f' role="region" aria-label="{plain(label)}"' if label else ""
+    wide = " wide" if len(heads) >= MANY_COLUMNS else ""
     inner = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="table" tabindex="0"{named}>{inner}</div>'
+    return f'<div class="table{wide}" tabindex="0"{named}>{inner}</div>'
 
 
 def bar(share: float, label: str = "Training progress") -> str:
