@@ -19,7 +19,7 @@ from store.gold import drop_gold, promote_unanimous, propose_unanimous, read_gol
 from store.judgements import read_judgements, save_judgement, undo_last
 from store.people import add_person, end_session, find_known_session, find_session, open_session, set_active
 from store.queue_settings import PLAIN, QueueSettings
-from store.records import Choice, Lease, Task
+from store.records import Choice, Judgement, Lease, Task
 from store.tasks import (
     add_task,
     count_off_policy,
@@ -281,3 +281,26 @@ def test_somebody_who_was_erased_leaves_no_hold_behind(tmp_path: Path) -> None:
     assert samples.lease(store, root.person_id).task == task
     assert ann.person_id not in (tmp_path / "leases.jsonl").read_text("utf-8")
     store.close()
+
+
+def test_the_place_of_a_skip_that_is_being_taken_back_is_handed_to_nobody(store: Store) -> None:
+    ann, bob = (samples.person(store).person_id for _ in range(2))
+    samples.task(store)
+    skipped = judge(store, ann, "skip")
+    (act,) = read_judgements(store)
+    assert store.queue.plan_return(act, skipped, True, store.queue.now())
+    assert lease_task(store, bob, "pair", samples.show_first) is None
+    store.queue.abandon()  # the disk was full
+    assert samples.lease(store, bob).task == skipped.task
+
+
+def test_a_hold_whose_judgement_is_being_written_does_not_run_out(store: Store) -> None:
+    ann, bob = (samples.person(store).person_id for _ in range(2))
+    samples.task(store)
+    held = samples.lease(store, ann, now=samples.AT)
+    act = Judgement("j_1", held.task.task_id, ann, "tie", samples.AT)
+    store.queue.pin(act, samples.AT)
+    late = samples.AT + timedelta(hours=1)
+    assert lease_task(store, bob, "pair", samples.show_first, now=late) is None
+    store.queue.abandon()
+    assert samples.lease(store, bob, now=late).task == held.task

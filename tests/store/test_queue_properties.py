@@ -228,7 +228,7 @@ class Annotation(RuleBasedStateMachine):
                 assert facts(entry) == facts(expected[task_id])
             else:
                 assert entry.pool is None
-                assert entry.holders
+                assert entry.holders or entry in tasks._over  # forgotten with the next commit
         self.every_open_task_can_be_handed_out(expected)
 
     def every_open_task_can_be_handed_out(self, expected: dict[str, Entry]) -> None:
