@@ -7,7 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from store.verdicts import (
+
+from store.clock import utc
+from store.database import Store
+from store.errors import BadValue
+from store.events import new_event
+from store.judge_verdicts import (
     count_calls,
     count_verdicts,
     find_pairs_to_judge,
@@ -15,11 +20,6 @@ from store.verdicts import (
     read_common_tasks,
     save_verdict,
 )
-
-from store.clock import utc
-from store.database import Store
-from store.errors import BadValue
-from store.events import new_event
 from store.judgements import save_judgement
 from store.outside import count_outside_labels
 from store.records import JudgeVerdict, OutsideLabel
