@@ -197,7 +197,7 @@ def _to_events(
 
 
 def _build_tables(draft: Path, cursor: duckdb.DuckDBPyConnection, person_id: str) -> None:
-    """Tables from the new journal, with what other people's sessions and leases were."""
+    """Tables from the new journal, with what other people's sessions were."""
     with closing(FileJournal(draft / "journal")) as journal:
         projection = Projection(draft / replacing.TABLES, journal)
         try:
@@ -207,7 +207,6 @@ def _build_tables(draft: Path, cursor: duckdb.DuckDBPyConnection, person_id: str
                 rows = cursor.execute(f"SELECT * FROM {table} WHERE person_id <> ?", [person_id]).fetchall()
                 if rows:
                     into.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
-            into.execute("DELETE FROM leases WHERE task_id NOT IN (SELECT task_id FROM tasks)")
             projection.commit(journal.last_seq)
         finally:
             projection.close()

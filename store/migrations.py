@@ -1,7 +1,7 @@
 """The schema's diary: named, ordered steps, each applied once. A step, once released, is never edited.
 
 Primary keys only: DuckDB's secondary and unique indexes have lost rows after upserts and replays. Fact tables
-are filled by `events.py` alone, so they can be built again from the journal; `leases`, `sessions` and
+are filled by `events.py` alone, so they can be built again from the journal; `sessions` and
 `sign_in_links` are not facts and start empty after a rebuild.
 """
 
@@ -218,6 +218,11 @@ def remember_what_was_done_to_people(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("UPDATE journal_position SET applied_seq = 0")
 
 
+def keep_leases_in_memory(db: duckdb.DuckDBPyConnection) -> None:
+    # They live in store/queue.py now, with a note of them beside the tables (store/lease_log.py).
+    db.execute("DROP TABLE leases")
+
+
 STEPS: tuple[Step, ...] = (
     create_journal_position,
     create_people,
@@ -238,6 +243,7 @@ STEPS: tuple[Step, ...] = (
     remember_which_judgements_count,
     create_judge_verdicts,
     remember_what_was_done_to_people,
+    keep_leases_in_memory,
 )
 
 

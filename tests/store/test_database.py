@@ -194,7 +194,7 @@ def test_sql_can_reach_no_file_and_no_python_variable(store: Store, tmp_path: Pa
 def test_only_the_caller_whose_decision_fails_sees_the_error(store: Store) -> None:
     def decide_badly(cursor: duckdb.DuckDBPyConnection) -> Decision[None]:
         cursor.execute(
-            "DELETE FROM leases WHERE no_such_column = 1"
+            "DELETE FROM sessions WHERE no_such_column = 1"
         )  # spoils the transaction for everybody in it
         return Decision(None)
 
