@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import duckdb
 
+from store.applying import apply_event
 from store.errors import Busy, HeedError, NoSpace
-from store.events import Event, apply_event, to_json
+from store.events import Event, to_json
 from store.journal import Journal
 from store.projection import Projection
 from store.tables import Tables

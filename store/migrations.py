@@ -1,7 +1,7 @@
 """The schema's diary: named, ordered steps, each applied once. A step, once released, is never edited.
 
 Primary keys only: DuckDB's secondary and unique indexes have lost rows after upserts and replays. Fact tables
-are filled by `events.py` alone, so they can be built again from the journal; `sessions` and
+are filled by `applying.py` alone, so they can be built again from the journal; `sessions` and
 `sign_in_links` are not facts and start empty after a rebuild.
 """
 

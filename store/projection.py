@@ -17,9 +17,9 @@ from pathlib import Path
 
 import duckdb
 
+from store.applying import apply_event
 from store.clock import utc
 from store.errors import Busy, HeedError, NoSpace, StateConflict
-from store.events import apply_event
 from store.journal import Journal, sync_folder
 from store.migrations import FACT_TABLES, migrate
 from store.tables import Tables
