@@ -203,7 +203,8 @@ def load_prompts(store: Store, path: Path, source: str) -> None:
 
 def admin_link(store: Store, settings: ServeSettings) -> str:
     """A one-time sign-in link for the first active admin, who is created at the first start."""
-    from store.people import add_person, make_sign_in_link, read_people
+    from store.people import add_person, read_people
+    from store.sessions import make_sign_in_link
 
     admins = [p for p in read_people(store) if p.role == "admin" and p.active and p.name != "automation"]
     admin = admins[0] if admins else add_person(store, "admin", "admin").person

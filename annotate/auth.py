@@ -19,16 +19,9 @@ from annotate.errors import NotSignedIn
 from annotate.services import Services, WebSettings
 from store.database import Store
 from store.errors import NotAllowed
-from store.people import (
-    SESSION_LIFE,
-    add_person,
-    find_by_token,
-    find_known_session,
-    find_known_token,
-    find_session,
-    read_people,
-)
+from store.people import add_person, find_by_token, find_known_token, read_people
 from store.records import Person, Role
+from store.sessions import SESSION_LIFE, find_known_session, find_session
 
 AUTOMATION = "automation"  # the person behind the admin token; acts need a person to belong to
 FIRST_PAGES: dict[Role, str] = {"annotator": "/annotate", "tester": "/chat", "admin": "/admin"}

@@ -23,8 +23,9 @@ from annotate.errors import TooManyRequests
 from annotate.services import Services
 from annotate.sign_in_page import ICON, sign_in_page
 from annotate.throttle import SignInThrottle, Turnstile
-from store.people import check_password, end_session, open_session, redeem_sign_in_link
+from store.people import check_password
 from store.records import Person
+from store.sessions import end_session, open_session, redeem_sign_in_link
 
 log = logging.getLogger(__name__)
 routes = APIRouter(include_in_schema=False)

@@ -1,4 +1,4 @@
-"""People: who they are, their password and API token, their sign-in sessions and one-time sign-in links.
+"""People: who they are, their password and API token.
 
 Secrets are returned once and kept only as hashes: scrypt for what a person types, SHA-256 for 256-bit tokens.
 It knows nothing of cookies, rates or pages.
@@ -12,13 +12,12 @@ import hmac
 import secrets
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import duckdb
 
 from store.boundary import check_name, check_one_of, check_text
-from store.clock import from_column, to_column, utc
+from store.clock import from_column, utc
 from store.database import Store
 from store.errors import BadValue, NotAllowed, NotFound, StateConflict
 from store.events import new_event
@@ -26,15 +25,13 @@ from store.ids import new_id
 from store.records import Person, Role
 from store.writer import Decision
 
-SESSION_LIFE = timedelta(days=7)
-LINK_LIFE = timedelta(hours=24)
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_CHARS = 1024  # scrypt time does not grow with it, but a request body should not be a password
 
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1
 # Checked when the name is unknown, so that the answer takes as long as for a known one. No password fits it.
 _DUMMY_HASH = f"scrypt${_SCRYPT_N}${_SCRYPT_R}${_SCRYPT_P}${'00' * 16}${'00' * 32}"
-_COLUMNS = "person_id, name, role, active, created_at, trained_on"
+COLUMNS = "person_id, name, role, active, created_at, trained_on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ def add_person(store: Store, name: str, role: Role, password: str | None = None)
         name_key=_name_key(name),
         role=role,
         password_hash=hash_password(password),
-        token_sha256=_sha256(token),
+        token_sha256=digest_of(token),
     )
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Credentials]:
@@ -75,7 +72,7 @@ def add_person(store: Store, name: str, role: Role, password: str | None = None)
 def read_people(store: Store) -> list[Person]:
     """Everybody, the longest-standing first."""
     with store.read() as cursor:
-        rows = cursor.execute(f"SELECT {_COLUMNS} FROM people ORDER BY seq").fetchall()
+        rows = cursor.execute(f"SELECT {COLUMNS} FROM people ORDER BY seq").fetchall()
     return [_to_person(row) for row in rows]
 
 
@@ -87,7 +84,7 @@ def read_person(store: Store, person_id: str) -> Person:
 
 def find_person(cursor: duckdb.DuckDBPyConnection, person_id: str) -> Person:
     """`read_person` for whoever holds a cursor already."""
-    row = cursor.execute(f"SELECT {_COLUMNS} FROM people WHERE person_id = ?", [person_id]).fetchone()
+    row = cursor.execute(f"SELECT {COLUMNS} FROM people WHERE person_id = ?", [person_id]).fetchone()
     if row is None:
         raise NotFound(f"no person has the id {person_id!r}")
     return _to_person(row)
@@ -96,7 +93,7 @@ def find_person(cursor: duckdb.DuckDBPyConnection, person_id: str) -> Person:
 def find_by_name(store: Store, name: str) -> Person:
     """The person called that, upper and lower case alike; NotFound when there is none."""
     with store.read() as cursor:
-        sql = f"SELECT {_COLUMNS} FROM people WHERE name_key = ?"
+        sql = f"SELECT {COLUMNS} FROM people WHERE name_key = ?"
         row = cursor.execute(sql, [_name_key(check_name(name))]).fetchone()
     if row is None:
         raise NotFound(f"nobody is called {name!r}")
@@ -171,92 +168,29 @@ def check_password(store: Store, name: str, password: str) -> Person | None:
     row = None
     if isinstance(name, str) and isinstance(password, str) and len(password) <= MAX_PASSWORD_CHARS:
         with store.read() as cursor:
-            sql = f"SELECT {_COLUMNS}, password_hash FROM people WHERE name_key = ?"
+            sql = f"SELECT {COLUMNS}, password_hash FROM people WHERE name_key = ?"
             row = cursor.execute(sql, [_name_key(name.encode(errors="replace").decode())]).fetchone()
     fits = _fits(str(password)[:MAX_PASSWORD_CHARS], row[6] if row else _DUMMY_HASH)
-    return _active(row) if row and fits else None
+    return to_active_person(row) if row and fits else None
 
 
 def find_by_token(store: Store, token: str) -> Person | None:
     """The active person this API token belongs to, or None."""
-    digest = _sha256(token)
+    digest = digest_of(token)
 
     def look_up() -> tuple[str, Person] | None:
         with store.read() as cursor:
-            sql = f"SELECT {_COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
+            sql = f"SELECT {COLUMNS}, token_sha256 FROM people WHERE token_sha256 = ?"
             row = cursor.execute(sql, [digest]).fetchone()
-        person = _active(row) if row and hmac.compare_digest(row[6], digest) else None
+        person = to_active_person(row) if row and hmac.compare_digest(row[6], digest) else None
         return (person.person_id, person) if person else None
 
     return store.roster.tokens.find(digest, look_up)
 
 
-def open_session(store: Store, person_id: str, now: datetime | None = None) -> str:
-    """Sign an active person in for seven days; returns the session's token."""
-    return _issue(store, "sessions", person_id, SESSION_LIFE, now)
-
-
-def find_session(store: Store, token: str, now: datetime | None = None) -> Person | None:
-    """Who this session belongs to; None when it ended, expired or never was."""
-    digest = _sha256(token)
-    sql = f"""
-        SELECT {_COLUMNS}, sessions.token_sha256, expires_at FROM sessions JOIN people USING (person_id)
-        WHERE sessions.token_sha256 = ?"""
-
-    def look_up() -> tuple[str, tuple[Person, datetime]] | None:
-        with store.read() as cursor:
-            row = cursor.execute(sql, [digest]).fetchone()
-        person = _active(row) if row and hmac.compare_digest(row[6], digest) else None
-        return (person.person_id, (person, from_column(row[7]))) if row and person else None
-
-    found = store.roster.sessions.find(digest, look_up)
-    return found[0] if found and found[1] > utc(now) else None
-
-
 def find_known_token(store: Store, token: str) -> Person | None:
     """`find_by_token` when the answer is kept in memory; None: look it up."""
-    return store.roster.tokens.known(_sha256(token))
-
-
-def find_known_session(store: Store, token: str, now: datetime | None = None) -> Person | None:
-    """`find_session` when the answer is kept in memory; None: look it up."""
-    found = store.roster.sessions.known(_sha256(token))
-    return found[0] if found and found[1] > utc(now) else None
-
-
-def end_session(store: Store, token: str) -> None:
-    """Sign out; harmless when the session is gone already."""
-    digest = _sha256(token)
-
-    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[None]:
-        cursor.execute("DELETE FROM sessions WHERE token_sha256 = ?", [digest])
-        return Decision(None)
-
-    try:
-        store.write(decide)
-    finally:
-        store.roster.sessions.drop(digest)
-
-
-def make_sign_in_link(store: Store, person_id: str, now: datetime | None = None) -> str:
-    """A token that signs this active person in once, within 24 hours."""
-    return _issue(store, "sign_in_links", person_id, LINK_LIFE, now)
-
-
-def redeem_sign_in_link(store: Store, token: str, now: datetime | None = None) -> Person | None:
-    """Whose link this is, using it up; None when it was used, expired or never made."""
-    digest = _sha256(token)
-
-    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Person | None]:
-        sql = "SELECT person_id FROM sign_in_links WHERE token_sha256 = ? AND expires_at > ?"
-        row = cursor.execute(sql, [digest, to_column(utc(now))]).fetchone()
-        if row is None:
-            return Decision(None)
-        person = find_person(cursor, row[0])
-        cursor.execute("DELETE FROM sign_in_links WHERE token_sha256 = ?", [digest])
-        return Decision(person if person.active else None)
-
-    return store.write(decide)
+    return store.roster.tokens.known(digest_of(token))
 
 
 def hash_password(password: str) -> str:
@@ -264,20 +198,6 @@ def hash_password(password: str) -> str:
     salt = secrets.token_bytes(16)
     key = _scrypt(password, salt, _SCRYPT_N, _SCRYPT_R, _SCRYPT_P)
     return f"scrypt${_SCRYPT_N}${_SCRYPT_R}${_SCRYPT_P}${salt.hex()}${key.hex()}"
-
-
-def _issue(store: Store, table: str, person_id: str, life: timedelta, now: datetime | None) -> str:
-    token, moment = secrets.token_urlsafe(32), utc(now)
-
-    def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[str]:
-        require_active(cursor, person_id)
-        cursor.execute(f"DELETE FROM {table} WHERE expires_at <= ?", [to_column(moment)])
-        cursor.execute(
-            f"INSERT INTO {table} VALUES (?, ?, ?)", [_sha256(token), person_id, to_column(moment + life)]
-        )
-        return Decision(token)
-
-    return store.write(decide)
 
 
 def _check_password_text(password: str) -> str:
@@ -299,7 +219,8 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(password.encode(errors="replace"), salt=salt, n=n, r=r, p=p, dklen=32)
 
 
-def _sha256(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token of 256 random bits."""
     return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
@@ -307,7 +228,8 @@ def _name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", name.strip()).casefold()
 
 
-def _active(row: tuple[Any, ...]) -> Person | None:
+def to_active_person(row: tuple[Any, ...]) -> Person | None:
+    """The person of a row that begins with `COLUMNS`; None when they are switched off."""
     person = _to_person(row[:6])
     return person if person.active else None
 

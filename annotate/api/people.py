@@ -10,9 +10,10 @@ from annotate.api.given import Admin, Body, Given, ShortText
 from annotate.auth import AUTOMATION
 from store.erasure import Erasure, erase_person
 from store.errors import BadValue, StateConflict
-from store.people import add_person, make_sign_in_link, read_people, read_person, set_active
+from store.people import add_person, read_people, read_person, set_active
 from store.records import Person, Role
 from store.redaction import Mode
+from store.sessions import make_sign_in_link
 
 routes = APIRouter(prefix="/v1/people", tags=["people"])
 

@@ -14,7 +14,8 @@ from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.settings import SettingsSection
 from store.database import Store
 from store.guidelines import newest_guidelines, set_guidelines
-from store.people import Credentials, add_person, read_people, redeem_sign_in_link
+from store.people import Credentials, add_person, read_people
+from store.sessions import redeem_sign_in_link
 from tests.annotate.pages import as_person, lay_out
 from tests.fakes import make_services
 

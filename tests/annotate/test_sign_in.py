@@ -12,7 +12,8 @@ from annotate.auth import AUTOMATION, FIRST_PAGES, read_automation
 from annotate.services import Services, WebSettings
 from annotate.sign_in_page import STYLE, refused_page, sign_in_page
 from store.database import Store
-from store.people import Credentials, make_sign_in_link, open_session, read_people, set_active
+from store.people import Credentials, read_people, set_active
+from store.sessions import make_sign_in_link, open_session
 from tests.annotate.conftest import OWN, ROLES, bearer, open_client, sign_in
 from tests.fakes import make_services
 

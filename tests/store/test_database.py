@@ -18,9 +18,10 @@ from store.clock import utc
 from store.database import Store
 from store.errors import Busy, HeedError, NoSpace, NotFound, StateConflict
 from store.events import new_event
-from store.people import find_session, open_session, read_people
+from store.people import read_people
 from store.projection import Projection
 from store.prompts import count_prompts, read_prompt
+from store.sessions import find_session, open_session
 from store.writer import Command, Decision, Writer
 from tests.store import samples
 

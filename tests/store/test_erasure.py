@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from store import people
+from store import people, sessions
 from store.backup import back_up
 from store.backup_folder import new_name
 from store.clock import utc
@@ -132,11 +132,11 @@ def erase(store: Store, filled: Filled, mode: Mode = "delete") -> Erasure:
 
 def test_what_others_did_stays_and_a_lost_judgement_is_wanted_again(store: Store, filled: Filled) -> None:
     before = read_judgements(store, filled.other.person_id)
-    token = people.open_session(store, filled.other.person_id)
+    token = sessions.open_session(store, filled.other.person_id)
     promotions = read_promotions(store)
     erase(store, filled)
     assert read_judgements(store, filled.other.person_id) == before
-    assert people.find_session(store, token) is not None
+    assert sessions.find_session(store, token) is not None
     assert [p.version for p in read_promotions(store)] == [p.version for p in promotions]
     assert {p.actor for p in read_promotions(store)} == {"erased"}
     with store.read() as cursor:
@@ -150,12 +150,12 @@ def test_what_others_did_stays_and_a_lost_judgement_is_wanted_again(store: Store
 
 
 def test_their_sessions_end_at_once(store: Store, filled: Filled) -> None:
-    token = people.open_session(store, filled.theirs.person_id)
-    link = people.make_sign_in_link(store, filled.theirs.person_id)
-    assert people.find_session(store, token)
+    token = sessions.open_session(store, filled.theirs.person_id)
+    link = sessions.make_sign_in_link(store, filled.theirs.person_id)
+    assert sessions.find_session(store, token)
     erase(store, filled, "pseudonymise")
-    assert people.find_session(store, token) is None
-    assert people.redeem_sign_in_link(store, link) is None
+    assert sessions.find_session(store, token) is None
+    assert sessions.redeem_sign_in_link(store, link) is None
     assert people.check_password(store, traces.NAME, traces.PASSWORD) is None
 
 

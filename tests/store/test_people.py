@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store import people
+from store import people, sessions
 from store.database import Store
 from store.errors import BadValue, LeaseLost, NotAllowed, NotFound, StateConflict
 from store.judgements import save_judgement
@@ -27,7 +27,7 @@ def test_a_new_person_gets_secrets_that_work(store: Store) -> None:
 def test_secrets_are_nowhere_on_disk(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     made = people.add_person(store, "Ann", "annotator", "correct horse")
-    session = people.open_session(store, made.person.person_id)
+    session = sessions.open_session(store, made.person.person_id)
     store.close()
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert [secret for secret in (made.password, made.token, session) if secret.encode() in stored] == []
@@ -75,28 +75,28 @@ def test_a_short_password_and_an_unknown_role_are_refused(store: Store) -> None:
 
 def test_a_session_ends_by_sign_out_and_by_time(store: Store) -> None:
     ann = samples.person(store)
-    first = people.open_session(store, ann.person_id, now=samples.AT)
-    second = people.open_session(store, ann.person_id, now=samples.AT)
-    assert people.find_session(store, first, now=samples.AT) == ann
-    people.end_session(store, first)
-    assert people.find_session(store, first, now=samples.AT) is None
-    assert people.find_session(store, second, now=samples.AT + people.SESSION_LIFE) is None
-    assert people.find_session(store, "made up") is None
+    first = sessions.open_session(store, ann.person_id, now=samples.AT)
+    second = sessions.open_session(store, ann.person_id, now=samples.AT)
+    assert sessions.find_session(store, first, now=samples.AT) == ann
+    sessions.end_session(store, first)
+    assert sessions.find_session(store, first, now=samples.AT) is None
+    assert sessions.find_session(store, second, now=samples.AT + sessions.SESSION_LIFE) is None
+    assert sessions.find_session(store, "made up") is None
 
 
 def test_a_sign_in_link_works_once_and_for_a_day(store: Store) -> None:
     ann = samples.person(store)
-    link = people.make_sign_in_link(store, ann.person_id, now=samples.AT)
-    late = people.make_sign_in_link(store, ann.person_id, now=samples.AT)
-    assert people.redeem_sign_in_link(store, link, now=samples.AT + timedelta(hours=23)) == ann
-    assert people.redeem_sign_in_link(store, link, now=samples.AT) is None
-    assert people.redeem_sign_in_link(store, late, now=samples.AT + timedelta(hours=24)) is None
+    link = sessions.make_sign_in_link(store, ann.person_id, now=samples.AT)
+    late = sessions.make_sign_in_link(store, ann.person_id, now=samples.AT)
+    assert sessions.redeem_sign_in_link(store, link, now=samples.AT + timedelta(hours=23)) == ann
+    assert sessions.redeem_sign_in_link(store, link, now=samples.AT) is None
+    assert sessions.redeem_sign_in_link(store, late, now=samples.AT + timedelta(hours=24)) is None
 
 
 def test_someone_switched_off_loses_sessions_leases_and_every_act(store: Store) -> None:
     made = people.add_person(store, "Ann", "annotator", "long enough")
     ann = made.person.person_id
-    session, link = people.open_session(store, ann), people.make_sign_in_link(store, ann)
+    session, link = sessions.open_session(store, ann), sessions.make_sign_in_link(store, ann)
     task = samples.task(store, "single")
     completion_id = task.completion_ids[0]
     samples.lease(store, ann, "single")
@@ -105,15 +105,15 @@ def test_someone_switched_off_loses_sessions_leases_and_every_act(store: Store) 
     assert people.set_active(store, ann, False, "admin").active is False
 
     assert count_open_tasks(store, "single") == 1
-    assert people.find_session(store, session) is None
-    assert people.redeem_sign_in_link(store, link) is None
+    assert sessions.find_session(store, session) is None
+    assert sessions.redeem_sign_in_link(store, link) is None
     assert people.find_by_token(store, made.token) is None
     assert people.check_password(store, "Ann", "long enough") is None
     for act in (
         lambda: lease_task(store, ann, "single", samples.show_first),
         lambda: save_judgement(store, task.task_id, ann, choice="up"),
         lambda: save_rating(store, completion_id, ann, 1),
-        lambda: people.open_session(store, ann),
+        lambda: sessions.open_session(store, ann),
     ):
         with pytest.raises(NotAllowed, match="Ann has been deactivated"):
             act()

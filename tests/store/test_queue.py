@@ -17,9 +17,10 @@ from store.erasure import erase_person
 from store.errors import BadValue, LeaseLost, NotFound, StateConflict
 from store.gold import drop_gold, promote_unanimous, propose_unanimous, read_gold, set_gold
 from store.judgements import read_judgements, save_judgement, undo_last
-from store.people import add_person, end_session, find_known_session, find_session, open_session, set_active
+from store.people import add_person, set_active
 from store.queue_settings import PLAIN, QueueSettings
 from store.records import Choice, Judgement, Lease, Task
+from store.sessions import end_session, find_known_session, find_session, open_session
 from store.tasks import (
     add_task,
     count_off_policy,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from store import people, policies, ratings, rounds
+from store import people, policies, ratings, rounds, sessions
 from store.completions import save_completion
 from store.database import Store
 from store.events import Event, new_event
@@ -67,7 +67,7 @@ def fill(store: Store) -> Filled:
     label = OutsideLabel("", "rating", "import:x", samples.ask("x"), "y", samples.AT, desirable=True)
     fields = {"annotator": NAME, "extra": {"who": NAME}}
     add_outside_labels(store, [replace(label, **fields), replace(label, annotator="w7")])
-    people.open_session(store, theirs.person_id)
+    sessions.open_session(store, theirs.person_id)
     return Filled(theirs, other, admin, train(store, "v1", theirs), shared, _secrets(store, theirs))
 
 

@@ -15,15 +15,9 @@ from annotate.pages.faults import explain
 from annotate.services import Services
 from store.activity import count_by_person
 from store.errors import BadValue, HeedError
-from store.people import (
-    add_person,
-    make_sign_in_link,
-    read_people,
-    read_person,
-    set_active,
-    set_role,
-)
+from store.people import add_person, read_people, read_person, set_active, set_role
 from store.records import Person, Role
+from store.sessions import make_sign_in_link
 
 ROLES: tuple[Role, ...] = get_args(Role)
 MEANING = "annotator: the Annotate page · tester: the Chat page · admin: everything"
