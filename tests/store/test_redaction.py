@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.applying import APPLY, Event, new_event, to_json
+from store.applying import APPLY
 from store.errors import HeedError
+from store.events import Event, new_event, to_json
 from store.exchange import pseudonym
 from store.outside import content_sha256
 from store.records import OutsideLabel
