@@ -41,7 +41,7 @@ def open_chat(service: RunningService, browser: Browser, guard: Guard, context_a
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/chat"))
     page.wait_for_selector("html[data-hotkeys=ready]")
-    expect(page.locator("#chatbot .example")).to_have_count(4)
+    expect(page.locator("#starters button")).to_have_count(4)
     return page
 
 
