@@ -27,6 +27,15 @@ from store.writer import Decision
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A task that waits for a verdict, by its figures alone: cheap for thousands of them."""
+
+    task_id: str
+    num_skips: int
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Disputed:
     """A task that waits for a verdict. `votes` counts standing choices, for the pair's sides as first and
     second.
@@ -90,6 +99,11 @@ def read_adjudications(store: Store, limit: int = 50) -> list[Adjudication]:
 
 
 def read_disputed(store: Store, settings: QualitySettings, limit: int = 50) -> list[Disputed]:
+    """The first of `find_disputed`, each with its task, its votes and what people wrote."""
+    return [describe_disputed(store, waiting) for waiting in find_disputed(store, settings, limit)]
+
+
+def find_disputed(store: Store, settings: QualitySettings, limit: int | None = None) -> list[Waiting]:
     """Tasks that wait for a verdict, those with the least agreement first.
 
     People disagree (enough votes, agreement below the setting), or several have skipped it. Gold and repeats
@@ -117,20 +131,19 @@ def read_disputed(store: Store, settings: QualitySettings, limit: int = 50) -> l
         "limit": limit,
     }
     with store.read() as cursor:
-        found = cursor.execute(sql, needed).fetchall()
-        return [_describe(cursor, *row) for row in found]
+        return [Waiting(*row) for row in cursor.execute(sql, needed).fetchall()]
 
 
-def _describe(
-    cursor: duckdb.DuckDBPyConnection, task_id: str, num_skips: int, agreement: float | None
-) -> Disputed:
-    task = find_task(cursor, task_id)
+def describe_disputed(store: Store, waiting: Waiting) -> Disputed:
+    """What an admin needs to decide it."""
     sql = "SELECT choice, chosen_id, comment FROM judgements WHERE task_id = ? AND NOT undone ORDER BY seq"
-    acts = cursor.execute(sql, [task_id]).fetchall()
+    with store.read() as cursor:
+        task = find_task(cursor, waiting.task_id)
+        acts = cursor.execute(sql, [waiting.task_id]).fetchall()
     names = dict(zip(task.completion_ids, ("first", "second"), strict=False))
     said = [names.get(chosen_id, choice) for choice, chosen_id, _ in acts if choice != "skip"]
     comments = tuple(comment for _, _, comment in acts if comment)
-    return Disputed(task, dict(Counter(said)), num_skips, agreement, comments)
+    return Disputed(task, dict(Counter(said)), waiting.num_skips, waiting.agreement, comments)
 
 
 def _check(

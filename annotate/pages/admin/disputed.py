@@ -19,13 +19,17 @@ from annotate.pages.admin.verdict_keys import PAIR_VERDICTS, SINGLE_VERDICTS, la
 from annotate.pages.showing import GONE, reveal
 from annotate.pages.text import safe_md
 from annotate.services import Services
-from store.adjudications import Disputed, read_disputed, read_task_to_decide, save_adjudication
+from store.adjudications import (
+    Waiting,
+    describe_disputed,
+    find_disputed,
+    read_task_to_decide,
+    save_adjudication,
+)
 from store.errors import BadValue
 from store.gold import set_gold
 from store.records import Choice
 from store.shown import read_shown_task
-
-MOST_READ = 200
 
 
 class DisputedSection:
@@ -86,8 +90,7 @@ class DisputedSection:
 
     def read(self) -> Update:
         """Start again with the most disputed task; needs no request, so the sides are drawn when shown."""
-        waiting = read_disputed(self._services.store, self._services.quality, MOST_READ)
-        return {self._passed: "", **self._open(waiting)}
+        return {self._passed: "", **self._show_next("")}
 
     def _bind(self, shown: str, strength: int) -> Callable[..., Update]:
         def decide(task_id: str, passed: str, comment: str, make_gold: bool, request: gr.Request) -> Update:
@@ -144,21 +147,22 @@ class DisputedSection:
         return ("prefer", left, right) if shown == "left" else ("prefer", right, left)
 
     def _show_next(self, passed: str) -> Update:
-        return self._open(read_disputed(self._services.store, self._services.quality, MOST_READ), passed)
-
-    def _open(self, waiting: list[Disputed], passed: str = "") -> Update:
-        over = set(passed.split(","))
-        disputed = next((each for each in waiting if each.task.task_id not in over), None)
-        if disputed is None:
+        waiting, over = find_disputed(self._services.store, self._services.quality), set(passed.split(","))
+        first = next((each for each in waiting if each.task_id not in over), None)
+        if first is None:
             nothing = {self._task: reveal(False), self._task_id: ""}
             return nothing | {self._votes: write_none(len(waiting))}
+        return self._open(first, len(waiting))
+
+    def _open(self, first: Waiting, num_waiting: int) -> Update:
+        disputed = describe_disputed(self._services.store, first)
         task = disputed.task
         shown = read_shown_task(self._services.store, task.task_id)
         left = draw_left(task, SCREEN)
         right = next((each for each in task.completion_ids if each != left), None)
         is_pair = task.kind == "pair"
         return {
-            self._votes: write_votes(disputed, left == task.completion_ids[0], len(waiting)),
+            self._votes: write_votes(disputed, left == task.completion_ids[0], num_waiting),
             self._task: reveal(True),
             self._asked: "\n\n".join(_write_message(each) for each in shown.messages),
             self._left: safe_md(shown.text_of(left)),

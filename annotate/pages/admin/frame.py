@@ -63,11 +63,7 @@ LAYOUTS = (
     Layout("rounds", "Rounds", (RoundSection,)),
     Layout("versions", "Versions", (VersionSection,)),
     Layout("data", "Data", DATA),
-    Layout(
-        "quality",
-        "Quality",
-        (QualitySection, DisputedSection, partial(TrainingSection, name="quality"), GoldSection),
-    ),
+    Layout("quality", "Quality", QUALITY),
     Layout("people", "People", (PeopleSection, partial(TrainingSection, name="person"), ErasingSection)),
     Layout("guidelines", "Guidelines", (GuidelineSection,)),
     Layout("settings", "Settings", (SettingsSection,)),

@@ -7,19 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from store.adjudications import read_disputed
+from store.adjudications import find_disputed
 from store.database import Store
 from store.effective import QualitySettings
 from store.quality import read_quality
 
 EVERY_S = 60.0
 FIRST_S = 1.0  # the page opens first, and counts at its next poll
-MOST_DISPUTED = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Tasks that wait for a verdict, at most `MOST_DISPUTED`, and people with a flag whose labels count."""
+    """How many tasks wait for a verdict, and how many people with a flag have labels that count."""
 
     num_disputed: int
     num_flagged: int
@@ -53,5 +52,5 @@ class QualityWatch:
     def _count(self) -> Counted:
         people = read_quality(self._store, self._settings).people
         flagged = [person for person in people if person.flags and person.trained_on]
-        disputed = read_disputed(self._store, self._settings, MOST_DISPUTED)
+        disputed = find_disputed(self._store, self._settings)
         return Counted(len(disputed), len(flagged))
