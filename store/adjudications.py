@@ -28,11 +28,12 @@ from store.writer import Decision
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A task that waits for a verdict, by its figures alone: cheap for thousands of them."""
+    """A task that waits for a verdict, by its figures alone; `total` is how many wait in all."""
 
     task_id: str
     num_skips: int
     agreement: float | None
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def find_disputed(store: Store, settings: QualitySettings, limit: int | None = N
                     count_if(choice = 'down')) AS most
             FROM judgements AS j JOIN tasks AS t USING (task_id)
             WHERE NOT undone AND purpose <> 'repeat' GROUP BY t.task_id)
-        SELECT task_id, num_skips, most / nullif(num_votes, 0) AS agreement FROM tallies
+        SELECT task_id, num_skips, most / nullif(num_votes, 0) AS agreement, count(*) OVER () FROM tallies
         WHERE ((num_votes >= $votes AND most < $agreement * num_votes) OR num_skips >= $skips)
             AND task_id NOT IN (SELECT task_id FROM gold)
             AND task_id NOT IN (SELECT task_id FROM {STANDING_ADJUDICATIONS})

@@ -147,14 +147,15 @@ class DisputedSection:
         return ("prefer", left, right) if shown == "left" else ("prefer", right, left)
 
     def _show_next(self, passed: str) -> Update:
-        waiting, over = find_disputed(self._services.store, self._services.quality), set(passed.split(","))
+        over = set(passed.split(","))
+        waiting = find_disputed(self._services.store, self._services.quality, limit=len(over) + 1)
         first = next((each for each in waiting if each.task_id not in over), None)
         if first is None:
             nothing = {self._task: reveal(False), self._task_id: ""}
             return nothing | {self._votes: write_none(len(waiting))}
-        return self._open(first, len(waiting))
+        return self._open(first)
 
-    def _open(self, first: Waiting, num_waiting: int) -> Update:
+    def _open(self, first: Waiting) -> Update:
         disputed = describe_disputed(self._services.store, first)
         task = disputed.task
         shown = read_shown_task(self._services.store, task.task_id)
@@ -162,7 +163,7 @@ class DisputedSection:
         right = next((each for each in task.completion_ids if each != left), None)
         is_pair = task.kind == "pair"
         return {
-            self._votes: write_votes(disputed, left == task.completion_ids[0], num_waiting),
+            self._votes: write_votes(disputed, left == task.completion_ids[0], first.total),
             self._task: reveal(True),
             self._asked: "\n\n".join(_write_message(each) for each in shown.messages),
             self._left: safe_md(shown.text_of(left)),

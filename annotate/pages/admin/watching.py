@@ -52,5 +52,5 @@ class QualityWatch:
     def _count(self) -> Counted:
         people = read_quality(self._store, self._settings).people
         flagged = [person for person in people if person.flags and person.trained_on]
-        disputed = find_disputed(self._store, self._settings)
-        return Counted(len(disputed), len(flagged))
+        first = find_disputed(self._store, self._settings, limit=1)
+        return Counted(first[0].total if first else 0, len(flagged))
