@@ -8,7 +8,7 @@ import pytest
 
 from annotate.pages.admin.disputed import DisputedSection
 from annotate.pages.admin.gold import GoldSection
-from annotate.pages.admin.panels.quality import write_agreement, write_people
+from annotate.pages.admin.panels.quality import write_agreement, write_people, write_queue
 from annotate.pages.admin.quality import QualitySection
 from annotate.pages.admin.training import TrainingSection
 from annotate.pages.admin.watching import EVERY_S, FIRST_S, Counted, QualityWatch
@@ -20,6 +20,7 @@ from store.gold import read_gold
 from store.judgements import save_judgement
 from store.people import Credentials, add_person, read_person
 from store.quality import PersonQuality, Quality
+from store.queue_settings import QueueSettings
 from store.records import Round, Task
 from store.tasks import lease_task
 from tests.annotate.conftest import TaskMaker
@@ -59,6 +60,12 @@ def dispute(store: Store, crowd: list[str]) -> Task:
 
 def value_of(update: dict[Any, Any], elem_id: str) -> Any:
     return next(value for block, value in update.items() if block.elem_id == elem_id)
+
+
+def test_the_queue_says_what_is_drawn_at_random_and_how_much_is_off_policy() -> None:
+    shown = write_queue(QueueSettings(random_share=0.3), 200, 10)
+    assert "30 % come in any order" in shown
+    assert "10 of 200 judgements (5 %) are off-policy" in shown
 
 
 def test_undefined_agreement_is_explained_and_an_uneven_left_share_named() -> None:

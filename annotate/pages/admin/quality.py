@@ -8,11 +8,12 @@ import gradio as gr
 import pandas as pd
 
 from annotate.pages.admin.acting import SLOWLY, Update, acting
-from annotate.pages.admin.panels.quality import write_agreement, write_people
+from annotate.pages.admin.panels.quality import write_agreement, write_people, write_queue
 from annotate.pages.showing import GONE, reveal
 from annotate.services import Services
 from store.activity import count_by_day
 from store.quality import read_quality
+from store.tasks import count_off_policy
 
 COLOURS = {"judgements": "#6366f1", "thumbs": "#0d9488", "outside labels": "#d97706"}
 
@@ -27,6 +28,7 @@ class QualitySection:
         with gr.Column(elem_classes=["card"]):
             gr.HTML("<h2>Agreement</h2>", js_on_load=None)
             self._agreement = gr.HTML("", js_on_load=None, elem_id="agreement")
+            self._queue = gr.HTML("", js_on_load=None, elem_id="queue-order")
         with gr.Column(elem_classes=["card"]):
             gr.HTML("<h2>People</h2>", js_on_load=None)
             self._people = gr.HTML("", js_on_load=None, elem_id="quality-people")
@@ -41,7 +43,7 @@ class QualitySection:
                 container=False, elem_id="quality-days",
             )  # fmt: skip
         self.seen: list[Any] = []
-        self.outputs = [self._agreement, self._people, self._days, self._plot]
+        self.outputs = [self._agreement, self._queue, self._people, self._days, self._plot]
 
     def wire(self) -> None:
         """Bind the button."""
@@ -49,12 +51,14 @@ class QualitySection:
 
     def read(self) -> Update:
         """Everything, as the labels are now."""
-        quality = read_quality(self._services.store, self._services.quality)
+        store = self._services.store
+        quality = read_quality(store, self._services.quality)
         update: Update = {
             self._agreement: write_agreement(quality),
+            self._queue: write_queue(store.queue.settings, *count_off_policy(store)),
             self._people: write_people(quality.people),
         }
-        days = count_by_day(self._services.store)
+        days = count_by_day(store)
         if days:  # a plot that is first given nothing stays blank for ever
             frame = pd.DataFrame(days, columns=["day", "sort", "labels"])
             update[self._plot] = frame.assign(day=pd.to_datetime(frame["day"]))

@@ -8,6 +8,7 @@ from annotate.pages.admin.panels.pieces import badge, count, note, number, perce
 from annotate.pages.text import plain
 from store.agreement import Measure
 from store.quality import PersonQuality, Quality
+from store.queue_settings import QueueSettings
 
 _HEADS = (
     "Name", "Judged", "Skipped", "Agrees with others", "Repeats alike", "Gold right", "Reliability", "Left",
@@ -35,6 +36,20 @@ def write_agreement(quality: Quality) -> str:
             f" full agreement, 0 what chance gives; from {count(alpha.n, 'task')} judged by two or more.</p>"
         )
     return head + _write_left(left) + _write_judges(quality.judges)
+
+
+def write_queue(settings: QueueSettings, num_standing: int, num_off_policy: int) -> str:
+    """The order in which tasks are handed out, what is slipped in, and how many labels are off-policy."""
+    at_random, gold = percent(settings.random_share), percent(settings.gold_share)
+    order = (
+        f"Of the tasks handed out {at_random} come in any order and the others the most valuable first; {gold}"
+        f" are gold and {percent(settings.repeat_share)} hidden repeats (--queue.* sets all three)."
+    )
+    if not num_standing:
+        return note(order)
+    share = percent(num_off_policy / num_standing)
+    older = f"{num_off_policy:,} of {num_standing:,} judgements ({share}) are off-policy: about answers of a"
+    return note(f"{order} {older} version that was not live any more.")
 
 
 def write_people(people: Sequence[PersonQuality]) -> str:
