@@ -42,8 +42,8 @@ def write_queue(settings: QueueSettings, num_standing: int, num_off_policy: int)
     """The order in which tasks are handed out, what is slipped in, and how many labels are off-policy."""
     at_random, gold = percent(settings.random_share), percent(settings.gold_share)
     order = (
-        f"Of the tasks handed out {at_random} come in any order and the others the most valuable first; {gold}"
-        f" are gold and {percent(settings.repeat_share)} hidden repeats (--queue.* sets all three)."
+        f"Of the tasks handed out {at_random} come in any order and the others the most valuable first;"
+        f" {gold} are gold and {percent(settings.repeat_share)} hidden repeats (--queue.* sets all three)."
     )
     if not num_standing:
         return note(order)
