@@ -37,14 +37,6 @@ TABS = {
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright's own sockets
 
 
-@pytest.fixture(scope="module", autouse=True)
-def patience() -> Iterator[None]:
-    """A machine that runs other things too shows a page late, not wrongly."""
-    expect.set_options(timeout=30_000)
-    yield
-    expect.set_options(timeout=5_000)
-
-
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A demo server of its own; the tests of this file leave it as they found it, but for what they add."""

@@ -119,7 +119,6 @@ def serious_faults(browser: Browser, page: Page, context_args: dict[str, Any]) -
 def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
     service: RunningService, browser: Browser, browser_context_args: dict[str, Any], guard: Guard
 ) -> None:
-    expect.set_options(timeout=PATIENCE_MS)
     page = open_chat(service, browser, guard, browser_context_args)
     take_pictures(page, "empty")
 
