@@ -16,8 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 serve: $(VENV)/.installed
 	exec $(BIN)/python app.py serve --data $(DATA) $(FLAGS)
 
+# Browser tests and whole services one at a time, the others on two cores.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
