@@ -125,12 +125,6 @@ class TaskQueue:
             self._tasks.expire(now)
             return len(self._tasks.shelves[kind])
 
-    def count_held(self, now: datetime) -> int:
-        """How many tasks are in somebody's hands."""
-        with self._lock:
-            self._tasks.expire(now)
-            return len(self._tasks.holds)
-
     def read_head(self, kind: TaskKind, number: int) -> list[Task]:
         """The most valuable open tasks, whoever they are for."""
         return self._tasks.shelves[kind].head(number)  # one slice, whole without the lock
