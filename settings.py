@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
@@ -24,11 +25,14 @@ from pydantic_settings import (
 )
 
 from annotate.judge.settings import JudgeSettings
-from annotate.services import ChatSettings, WebSettings
+from annotate.services import ChatSettings, LimitSettings, WebSettings
 from annotate.settings import AnnotationSettings
 from serving.rollouts import RolloutSettings
 from serving.settings import BaseSettings as ServedBase
+from serving.settings import BatchSettings, VllmSettings
+from store.canary_settings import CanarySettings
 from store.effective import QualitySettings
+from store.errors import BadValue
 from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
@@ -69,11 +73,14 @@ TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
+BatchSection = section(BatchSettings)
 QualitySection = section(QualitySettings)
+CanarySection = section(CanarySettings)
 JudgeSection = section(JudgeSettings)
 AnnotationSection = section(AnnotationSettings)
 QueueSection = section(QueueSettings)
 ChatSection = section(ChatSettings)
+LimitSection = section(LimitSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -109,8 +116,16 @@ class ServeSettings(BaseSettings):
     """4-bit base weights; auto means nf4 with CUDA and none without"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """compute type; auto means bfloat16 with CUDA and float32 without"""
-    threads: Annotated[int, Field(ge=1)] = max(1, (os.cpu_count() or 2) // 2)
-    """CPU threads for answering (default: half the cores)"""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads for answering (0: as many as are fastest, measured at the start)"""
+    engine: Literal["in-process", "vllm"] = "in-process"
+    """what answers: this process, or vLLM (docs/vllm.md)"""
+    vllm_url: tuple[str, ...] = ()
+    """vLLM servers that run already, several separated by commas"""
+    vllm_python: Path | None = None
+    """python of an environment with vLLM: start one server from here"""
+    vllm_args: str = ""
+    """more flags for a vLLM server that is started here, as on a command line"""
     prompts: Path | None = None
     """JSON lines of prompts, {"messages": [...], "tags": [...]}; read when the store has none"""
     min_new_labels: int = TRIGGERS.min_new_labels
@@ -142,12 +157,15 @@ class ServeSettings(BaseSettings):
     trainer: TrainerSection = TrainerSection()  # type: ignore[valid-type]
     gate: GateSection = GateSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
+    batch: BatchSection = BatchSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     quality: QualitySection = QualitySection()  # type: ignore[valid-type]
+    canary: CanarySection = CanarySection()  # type: ignore[valid-type]
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
     queue: QueueSection = QueueSection()  # type: ignore[valid-type]
     chat: ChatSection = ChatSection()  # type: ignore[valid-type]
+    web: LimitSection = LimitSection()  # type: ignore[valid-type]
 
     @classmethod
     def settings_customise_sources(
@@ -167,6 +185,7 @@ class ServeSettings(BaseSettings):
         _refuse_unknown_variables(cls)
         try:
             settings = cls(_cli_parse_args=argv, _cli_prog_name=f"app.py {command}")  # type: ignore[call-arg]
+            settings.vllm()
             settings.plan()  # the triggers are flat flags, judged by their own dataclass
         except ValidationError as error:
             lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
@@ -184,11 +203,28 @@ class ServeSettings(BaseSettings):
             threads=self.threads,
         )
 
+    def vllm(self) -> VllmSettings | None:
+        """Where vLLM is, when it is what answers."""
+        given = {"vllm_url": self.vllm_url, "vllm_python": self.vllm_python, "vllm_args": self.vllm_args}
+        if self.engine != "vllm":
+            for name, value in given.items():
+                if value:
+                    raise BadValue(f"{name} is given, but the engine is {self.engine}; add --engine vllm")
+            return None
+        return VllmSettings(self.vllm_url, self.vllm_python, tuple(shlex.split(self.vllm_args)))
+
+    def batching(self) -> BatchSettings:
+        """How many are answered at once, and who waits."""
+        return BatchSettings(**self.batch.model_dump())  # type: ignore[attr-defined]
+
     def rollouts(self) -> RolloutSettings:
         return RolloutSettings(**self.rollout.model_dump())  # type: ignore[attr-defined]
 
     def qualities(self) -> QualitySettings:
         return QualitySettings(**self.quality.model_dump())  # type: ignore[attr-defined]
+
+    def canaries(self) -> CanarySettings:
+        return CanarySettings(**self.canary.model_dump())  # type: ignore[attr-defined]
 
     def judging(self) -> JudgeSettings:
         return JudgeSettings(**self.judge.model_dump())  # type: ignore[attr-defined]
@@ -200,7 +236,8 @@ class ServeSettings(BaseSettings):
         """What annotators are handed, and in which order."""
         return QueueSettings(**self.queue.model_dump())  # type: ignore[attr-defined]
 
-    def web(self) -> WebSettings:
+    def webs(self) -> WebSettings:
+        """What pages and API are told."""
         return WebSettings(
             lease_s=self.lease_minutes * 60,
             admin_token=self.admin_token,
@@ -208,6 +245,7 @@ class ServeSettings(BaseSettings):
             trusted_proxies=self.trusted_proxies,
             public_https=self.public_https,
             chat=ChatSettings(**self.chat.model_dump()),  # type: ignore[attr-defined]
+            limits=LimitSettings(**self.web.model_dump()),  # type: ignore[attr-defined]
         )
 
     def backups(self) -> Path:

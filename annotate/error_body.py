@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: one body for all of them, `{"error": {"type", "message"}}`, never a traceback."""
+"""Errors as HTTP answers: one body for all of them, in OpenAI's shape, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from store.errors import Busy, HeedError
 _TYPES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def error_body(kind: str, message: str) -> dict[str, dict[str, str]]:
-    """The body every error has; also sent as an event when a stream breaks."""
-    return {"error": {"type": kind, "message": message}}
+def error_body(kind: str, message: str, param: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The body every error has; also sent as an event when a stream breaks. `param` is the field at fault."""
+    return {"error": {"type": kind, "message": message, "param": param, "code": None}}
 
 
 def answer_error(error: HeedError) -> JSONResponse:
@@ -25,10 +25,8 @@ def answer_error(error: HeedError) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, NotSignedIn):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | Busy):
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
-    if isinstance(error, Busy):
-        headers["retry-after"] = "2"
     return JSONResponse(error_body(error.kind, str(error)), error.status, headers)
 
 
@@ -41,7 +39,7 @@ def add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def answer_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse(error_body("invalid", _describe(error)), 422)
+        return JSONResponse(error_body("invalid", _describe(error), _find_param(error)), 422)
 
     @app.exception_handler(HTTPException)
     async def answer_http(_request: Request, error: HTTPException) -> JSONResponse:
@@ -53,6 +51,13 @@ def add_error_answers(app: FastAPI) -> None:
         # The server logs the traceback; the caller learns only that it was our fault.
         message = "something failed on the server; its log says what"
         return JSONResponse(error_body("internal", message), 500, {"x-content-type-options": "nosniff"})
+
+
+def _find_param(error: RequestValidationError) -> str | None:
+    """The one field of the body that is at fault; None for several of them, or another place."""
+    places = [found["loc"] for found in error.errors()]
+    fields = {place[1] for place in places if place[0] == "body" and len(place) > 1}
+    return str(fields.pop()) if len(fields) == 1 else None
 
 
 def _describe(error: RequestValidationError) -> str:

@@ -36,7 +36,7 @@ def rate(
     thumb = _check_value(value)
     completion = _read_finished(services, person, completion_id)
     edited = limit(correction, MOST_CORRECTION, "the correction") if correction else None
-    return save_rating(
+    saved = save_rating(
         services.store,
         completion_id,
         person.person_id,
@@ -45,6 +45,8 @@ def rate(
         comment=limit(comment, MOST_COMMENT, "the comment"),
         correction=None if edited == completion.text else edited,
     )
+    services.rated()
+    return saved
 
 
 def set_thumb(services: Services, person: Person, completion_id: str, value: int) -> Rating:

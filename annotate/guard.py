@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -37,6 +37,7 @@ OPEN_PATHS = frozenset(("/", "/login", "/logout", "/healthz", "/readyz", "/metri
 # Answered without looking anybody up, so that they answer also when the store is slow.
 NAMELESS_PATHS = frozenset(("/healthz", "/readyz", "/favicon.ico"))
 IMPORT_PATH = "/v1/import"
+LOOKUPS_AT_ONCE = 4  # a room that arrives all at once must not take every thread from those who are at work
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Guard:
         self._app = app
         self._services = services
         self._hashes = SessionHashes()
+        self._lookups = CapacityLimiter(LOOKUPS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -86,7 +88,7 @@ class Guard:
         if call.path in NAMELESS_PATHS or not ("cookie" in call.headers or "authorization" in call.headers):
             return None
         known = identify_known(self._services, scope)
-        return known or await to_thread.run_sync(identify, self._services, scope)
+        return known or await to_thread.run_sync(identify, self._services, scope, limiter=self._lookups)
 
     async def _admit(self, scope: Scope, receive: Receive, call: _Call, identity: Identity | None) -> Receive:
         """Every check in order; returns the `receive` the app is to use, or raises a HeedError."""

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 from annotate.judge.desk import JudgeDesk
+from annotate.patience import Patience
 from annotate.settings import AnnotationSettings
 from annotate.slots import ChatSlots
 from annotate.synthetic import SyntheticDesk
 from annotate.text import MOST_REASON_CHARS, MOST_REASONS
 from annotate.texts import Texts
 from store.backup_keeper import BackupStatus
+from store.canary_rows import Canary
+from store.canary_settings import CanarySettings
 from store.database import Store
 from store.effective import QualitySettings
+from store.engine_stats import EngineStats
 from store.records import Chunk, Message, Promotion, Round, Sampling, TaskKind, Why
 
 
@@ -31,6 +35,17 @@ class ChatSettings:
         for reason in self.reasons:
             if not reason.strip() or len(reason) > MOST_REASON_CHARS:
                 raise ValueError(f"reason {reason!r} must have 1 to {MOST_REASON_CHARS} characters")
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """How much one person may ask for: `in_flight_per_person` questions at once through the API."""
+
+    in_flight_per_person: int = 2
+
+    def __post_init__(self) -> None:
+        if self.in_flight_per_person < 1:
+            raise ValueError(f"in_flight_per_person {self.in_flight_per_person} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,8 @@ class WebSettings:
     max_message_chars: int = 32_000
     web_threads: int = 100
     chat: ChatSettings = field(default_factory=ChatSettings)
-    chat_threads: int = 64
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    chat_threads: int = 16  # they only hand questions to the engine; each answer then has a thread of its own
 
     def __post_init__(self) -> None:
         if self.lease_s <= 0:
@@ -65,10 +81,39 @@ class WebSettings:
         Sampling(self.temperature, self.top_p, self.max_tokens)
 
 
+class Sample(Protocol):
+    """Submits a request now and returns its chunks; closing them, from any thread, cancels it."""
+
+    def __call__(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        /,
+        *,
+        top_logprobs: int | None = None,
+    ) -> Iterator[Chunk]: ...
+
+
 class StartRound(Protocol):
     """Starts a round in somebody's name, without the labels of some people (their ids)."""
 
     def __call__(self, actor: str, without: Sequence[str] = ()) -> Round: ...
+
+
+class CanaryDesk(Protocol):
+    """Starts and ends the version on trial; each raises StateConflict when the state does not fit."""
+
+    settings: CanarySettings
+
+    def start(self, version: str, share: float | None, actor: str, reason: str = "") -> Canary:
+        """Begin, once the version has proved itself; `share` None is the setting."""
+
+    def stop(self, actor: str, reason: str = "") -> Canary:
+        """End it without a verdict."""
+
+    def promote(self, actor: str, reason: str = "") -> Promotion:
+        """Make it live."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +124,7 @@ class Services:
     """
 
     store: Store
-    sample: Callable[[str, Sequence[Message], Sampling], Iterator[Chunk]]
+    sample: Sample
     loaded_versions: Callable[[], list[str]]
     promote: Callable[[str, str, str], Promotion]  # version, actor name, reason
     roll_back: Callable[[str, str | None, str], Promotion]  # actor name, version or None = previous, reason
@@ -91,14 +136,20 @@ class Services:
     read_log: Callable[[str, int], list[str]]  # round id, last n lines
     is_ready: Callable[[], bool]
     write_metrics: Callable[[], str]
+    engine_stats: Callable[[], EngineStats]
     synthetic: SyntheticDesk
     settings: WebSettings
     quality: QualitySettings = field(default_factory=QualitySettings)
     judge: JudgeDesk | None = None
+    canary: CanaryDesk | None = None
+    route: Callable[[str, str], str] = lambda model, _: model  # model and conversation -> what to sample from
+    rated: Callable[[], None] = lambda: None  # called after a thumb was saved
     backup_folder: Path | None = None
     read_backup_status: Callable[[], BackupStatus] | None = None  # None: no backups by themselves
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
     writing: Callable[[], TaskKind | None] = lambda: None  # what kind of task the model writes right now
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
+    read_problems: Callable[[], Sequence[str]] = tuple  # what is not served as it was promoted
     slots: ChatSlots = field(default_factory=ChatSlots)
+    patience: Patience = field(default_factory=Patience)
     texts: Texts = field(default_factory=Texts)

@@ -16,6 +16,8 @@ from annotate.error_body import add_error_answers
 from annotate.guard import Guard
 from annotate.services import Services
 
+LAST_WORDS_S = 5.0
+
 
 def build_app(services: Services) -> FastAPI:
     """The whole web process: the API, and the three pages behind the same guard."""
@@ -32,7 +34,7 @@ def build_api(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,  # served by a route of ours, to people who are signed in
-        lifespan=_widen_threads,
+        lifespan=_run,
     )
     app.state.services = services
     app.state.desk = sign_in.SignInDesk(services)
@@ -49,8 +51,10 @@ def build_api(services: Services) -> FastAPI:
 
 
 @asynccontextmanager
-async def _widen_threads(app: FastAPI) -> AsyncIterator[None]:
-    # Labels and page events take a thread for a moment; answers in flight have their own (`chat_threads`).
+async def _run(app: FastAPI) -> AsyncIterator[None]:
+    # Labels and page events take a thread for a moment; questions have their own (`chat_threads`).
     services: Services = app.state.services
     to_thread.current_default_thread_limiter().total_tokens = services.settings.web_threads
     yield
+    # What was being written when the service was told to stop is saved before the store closes.
+    await to_thread.run_sync(services.slots.wait_until_idle, LAST_WORDS_S)

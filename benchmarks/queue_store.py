@@ -10,15 +10,16 @@ from itertools import islice
 from store.database import Store
 from store.events import Event, new_event
 from store.people import hash_password
+from store.records import Role
 from store.writer import Decision
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 EVENTS_A_DECISION = 5000
 
 
-def add_people(store: Store, number: int) -> list[str]:
-    """That many annotators in one write; returns their tokens, `token-0` and so on."""
-    tokens = [f"token-{n}" for n in range(number)]
+def add_people(store: Store, number: int, role: Role = "annotator", first: int = 0) -> list[str]:
+    """That many people in one write, numbered from `first`; returns their tokens, `token-0` and so on."""
+    tokens = [f"token-{n}" for n in range(first, first + number)]
     password = hash_password("nobody signs in with it")
     save(
         store,
@@ -27,13 +28,13 @@ def add_people(store: Store, number: int) -> list[str]:
                 "person_added",
                 AT,
                 person_id=person_id(n),
-                name=f"annotator {n}",
-                name_key=f"annotator {n}",
-                role="annotator",
+                name=f"{role} {n}",
+                name_key=f"{role} {n}",
+                role=role,
                 password_hash=password,
                 token_sha256=hashlib.sha256(token.encode()).hexdigest(),
             )
-            for n, token in enumerate(tokens)
+            for n, token in enumerate(tokens, start=first)
         ),
     )
     return tokens

@@ -1,72 +1,132 @@
-"""Adapter folders: refuses what PEFT would swallow, publishes what a round made. Knows nothing of "live".
+"""Adapter folders: reads one for serving, refuses what must not be served, publishes what a round made.
 
-PEFT loads an adapter with missing, extra or non-finite tensors without a word, and one whose config says
-"pissa" rewrites the base under every version already served. So nothing reaches PEFT that has not passed
-here.
+PEFT loads an adapter with missing, extra or non-finite tensors without a word. Here each file is read once,
+and what was hashed is what is parsed, so that a file swapped in between cannot be served. Knows nothing of
+"live".
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from store.errors import BadValue, HeedError, StateConflict
+from serving.adapter_checks import (
+    BadAdapter,
+    check_config,
+    check_norms,
+    dtype_name,
+    expect_shapes,
+    find_scaling,
+    read_tensors,
+)
+from store.errors import BadValue, StateConflict
+
+__all__ = ["AdapterBase", "AdapterWeights", "BadAdapter", "Precision", "check_adapter", "publish"]
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "MANIFEST.json"
 FILES = frozenset({WEIGHTS, CONFIG, "README.md", MANIFEST})
-MAX_HEADER_BYTES = 1 << 20
-MAX_RANK = 1024
-FLAGS = ("fan_in_fan_out", "use_rslora")
-# Keys of the config that may differ between rounds; each is checked below or changes nothing at inference.
-_FREE_KEYS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
-_CHECKED_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", *FLAGS}
+MAX_TEXT_BYTES = 4 << 20  # of each other file; a model card has some kilobytes
 
 
-class BadAdapter(HeedError):
-    """An adapter folder that must not be served; the message gives the one reason."""
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How a base's weights are held; `double_quant` is False where nothing is quantized."""
 
-    status = 409
-    kind = "bad_adapter"
+    quantization: str
+    double_quant: bool
+    dtype: str
+
+    def __str__(self) -> str:
+        if self.quantization == "none":
+            return f"whole weights in {self.dtype}"
+        return (
+            f"{self.quantization}{' twice quantized' if self.double_quant else ''} computing in {self.dtype}"
+        )
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> Precision:
+        """As the layers really are, whatever the settings said."""
+        layers: Iterable[Any] = model.modules()
+        for layer in layers:
+            if hasattr(layer, "quant_state") and hasattr(layer, "compute_dtype"):  # of bitsandbytes, 4-bit
+                state = layer.weight.quant_state
+                return cls(state.quant_type, bool(state.nested), dtype_name(layer.compute_dtype))
+        return cls("none", False, dtype_name(next(model.parameters()).dtype))
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterBase:
-    """What an adapter must fit: (inputs, outputs) of each layer it may wrap, and the base's fingerprint."""
+    """What an adapter must fit: (inputs, outputs) of each layer it may wrap, the base's fingerprint, and how
+    its weights are held (None: the engine cannot tell, and only the fingerprint is compared)."""
 
     layers: dict[str, tuple[int, int]]
     fingerprint: str
+    precision: Precision | None = None
 
     @classmethod
     def of(cls, model: torch.nn.Module, fingerprint: str) -> AdapterBase:
         sizes = {name: _find_sizes(module) for name, module in model.named_modules()}
-        return cls({name: size for name, size in sizes.items() if size is not None}, fingerprint)
+        layers = {name: size for name, size in sizes.items() if size is not None}
+        return cls(layers, fingerprint, Precision.of(model))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """A checked adapter: `layers` holds A (r, inputs) and B (outputs, r) by the base's module name; a layer
+    answers base(x) + scaling * B(A(x)). `sha256` is the weights file's."""
+
+    sha256: str
+    scaling: float
+    layers: dict[str, tuple[Tensor, Tensor]]
+
+
+def read_adapter(folder: Path, base: AdapterBase) -> AdapterWeights:
+    """The weights of an adapter that fits `base`, each file read once. BadAdapter with the reason."""
+    files = _read_files(folder)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = _parse_json(folder.name, MANIFEST, files[MANIFEST])
+    _check_listed(folder.name, manifest, files, hashes)
+    _check_base(folder.name, manifest, base)
+    config = _parse_json(folder.name, CONFIG, files[CONFIG])
+    check_config(folder.name, config)
+    shapes = expect_shapes(folder.name, config, base.layers)
+    layers = read_tensors(folder.name, files[WEIGHTS], shapes)
+    check_norms(folder.name, layers, manifest.get("parent_norms"))
+    return AdapterWeights(hashes[WEIGHTS], find_scaling(config), layers)
 
 
 def check_adapter(folder: Path, base: AdapterBase) -> None:
     """Raise BadAdapter, with the reason, unless the folder is exactly an adapter that fits `base`."""
-    _check_files(folder)
-    _check_manifest(folder, base.fingerprint)
-    _check_tensors(folder / WEIGHTS, _expect_shapes(_read_config(folder / CONFIG), base))
+    read_adapter(folder, base)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """An adapter's manifest. BadAdapter when the folder's files are not what they must be."""
+    return _parse_json(folder.name, MANIFEST, _read_files(folder, {MANIFEST})[MANIFEST])
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """The hex sha256 of each of an adapter's files, read anew. BadAdapter when a file is missing."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in _read_files(folder).items()}
 
 
 def weights_sha256(folder: Path) -> str:
     """The hex sha256 of an adapter's weights, the identity of a policy."""
-    return _hash(folder / WEIGHTS)
+    return hashlib.sha256(_read_files(folder, {WEIGHTS})[WEIGHTS]).hexdigest()
 
 
 def publish(candidate_dir: Path, policies_dir: Path, version: str) -> str:
@@ -76,22 +136,23 @@ def publish(candidate_dir: Path, policies_dir: Path, version: str) -> str:
     """
     if not re.fullmatch(r"v[1-9][0-9]*", version):
         raise BadValue(f"policy version {version!r} is not of the form v1, v2, ...")
-    _check_files(candidate_dir)
+    files = _read_files(candidate_dir)
+    sha256 = hashlib.sha256(files[WEIGHTS]).hexdigest()
     target = policies_dir / version
     if target.exists():
-        if weights_sha256(target) != weights_sha256(candidate_dir):
+        if weights_sha256(target) != sha256:
             raise StateConflict(f"policy {version} is published already, with other weights")
-        return weights_sha256(target)
+        return sha256
     policies_dir.mkdir(parents=True, exist_ok=True)
     unfinished = policies_dir / f".tmp-{uuid.uuid4().hex}"
     unfinished.mkdir()
-    for name in sorted(FILES):
-        shutil.copyfile(candidate_dir / name, unfinished / name)
+    for name, content in sorted(files.items()):
+        (unfinished / name).write_bytes(content)
         _sync(unfinished / name)
     _sync(unfinished)
     unfinished.rename(target)
     _sync(policies_dir)
-    return weights_sha256(target)
+    return sha256
 
 
 def sweep_unfinished(policies_dir: Path) -> list[str]:
@@ -102,116 +163,78 @@ def sweep_unfinished(policies_dir: Path) -> list[str]:
     return [orphan.name for orphan in orphans]
 
 
-def _check_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise BadAdapter(f"adapter {folder.name} has no folder at {folder}")
-    found = {path.name for path in folder.iterdir()}
-    if found != FILES:
-        missing, extra = sorted(FILES - found), sorted(found - FILES)
-        raise BadAdapter(f"adapter {folder.name}: missing files {missing}, unexpected files {extra}")
-    for name in FILES:
-        if (folder / name).is_symlink() or not (folder / name).is_file():
-            raise BadAdapter(f"adapter {folder.name}: {name} is not a plain file")
+def _read_files(folder: Path, wanted: frozenset[str] | set[str] = FILES) -> dict[str, bytes]:
+    """The bytes of each wanted file, in a folder that holds exactly an adapter's files and no links."""
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise BadAdapter(f"adapter {folder.name} has no folder of its own: {error.strerror}") from error
+    try:
+        found = set(os.listdir(opened))  # noqa: PTH208 -- no path can stand for an open folder
+        if found != FILES:
+            missing, extra = sorted(FILES - found), sorted(found - FILES)
+            raise BadAdapter(f"adapter {folder.name}: missing files {missing}, unexpected files {extra}")
+        return {name: _read_file(opened, folder.name, name) for name in sorted(wanted)}
+    finally:
+        os.close(opened)
 
 
-def _check_manifest(folder: Path, fingerprint: str) -> None:
-    manifest = _read_json(folder / MANIFEST)
+def _read_file(folder: int, adapter: str, name: str) -> bytes:
+    try:  # without O_NONBLOCK a named pipe would hold us here
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        raise BadAdapter(f"adapter {adapter}: {name} is not a plain file: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise BadAdapter(f"adapter {adapter}: {name} is not a plain file")
+        if name != WEIGHTS and facts.st_size > MAX_TEXT_BYTES:
+            raise BadAdapter(f"adapter {adapter}: {name} has {facts.st_size} bytes, over {MAX_TEXT_BYTES}")
+        return file.read()
+
+
+def _parse_json(adapter: str, name: str, content: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise BadAdapter(f"adapter {adapter}: {name} is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise BadAdapter(f"adapter {adapter}: {name} is not a JSON object")
+    return parsed
+
+
+def _check_listed(
+    adapter: str, manifest: Mapping[str, Any], files: Mapping[str, bytes], hashes: Mapping[str, str]
+) -> None:
     listed = manifest.get("files")
     if not isinstance(listed, dict) or set(listed) != FILES - {MANIFEST}:
-        raise BadAdapter(f"adapter {folder.name}: {MANIFEST} must list {sorted(FILES - {MANIFEST})}")
+        raise BadAdapter(f"adapter {adapter}: {MANIFEST} must list {sorted(FILES - {MANIFEST})}")
     for name, facts in listed.items():
-        size = (folder / name).stat().st_size
+        if not isinstance(facts, dict):
+            raise BadAdapter(f"adapter {adapter}: {MANIFEST} says nothing of {name}")
+        size = len(files[name])
         if facts.get("bytes", size) != size:
-            raise BadAdapter(f"adapter {folder.name}: {name} has {size} bytes, not {facts['bytes']}")
-        if facts.get("sha256") != _hash(folder / name):
-            raise BadAdapter(f"adapter {folder.name}: the sha256 of {name} differs from the manifest's")
-    trained_over = (manifest.get("base") or {}).get("fingerprint")
-    if trained_over is not None and trained_over != fingerprint:
+            raise BadAdapter(f"adapter {adapter}: {name} has {size} bytes, not {facts['bytes']}")
+        if facts.get("sha256") != hashes[name]:
+            raise BadAdapter(f"adapter {adapter}: the sha256 of {name} differs from the manifest's")
+
+
+def _check_base(adapter: str, manifest: Mapping[str, Any], base: AdapterBase) -> None:
+    """The precision first: of two fingerprints nobody can see what differs."""
+    facts = manifest.get("base") or {}
+    if base.precision is not None and "quantization" in facts:
+        quantization, dtype = facts["quantization"], facts.get("dtype", base.precision.dtype)
+        # Adapters of earlier releases do not say it; they were all trained with double quantization.
+        trained = Precision(quantization, facts.get("double_quant", quantization != "none"), dtype)
+        if trained != base.precision:
+            raise BadAdapter(
+                f"adapter {adapter} was trained over {trained}, and the base is served as {base.precision}"
+            )
+    trained_over = facts.get("fingerprint")
+    if trained_over is not None and trained_over != base.fingerprint:
         raise BadAdapter(
-            f"adapter {folder.name} was trained over base {trained_over:.12}, this one is {fingerprint:.12}"
+            f"adapter {adapter} was trained over base {trained_over:.12}, this one is {base.fingerprint:.12}"
         )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The adapter's config, every key of which is checked or at PEFT's own default."""
-    config = _read_json(path)
-    defaults = json.loads(json.dumps(LoraConfig().to_dict()))
-    for key in sorted(set(config) - _FREE_KEYS - _CHECKED_KEYS):
-        if key not in defaults:
-            raise BadAdapter(f"adapter {path.parent.name}: config key {key!r} is unknown")
-        if config[key] != defaults[key]:
-            raise BadAdapter(f"adapter {path.parent.name}: config {key} {config[key]!r} is not allowed")
-    for problem in _find_config_problems(config):
-        raise BadAdapter(f"adapter {path.parent.name}: config {problem}")
-    return config
-
-
-def _find_config_problems(config: dict[str, Any]) -> Iterator[str]:
-    rank, alpha, dropout = config.get("r"), config.get("lora_alpha"), config.get("lora_dropout", 0.0)
-    targets = config.get("target_modules")
-    if config.get("peft_type") != "LORA":
-        yield f"peft_type {config.get('peft_type')!r} is not 'LORA'"
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        yield f"task_type {config['task_type']!r} is not 'CAUSAL_LM'"
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        yield f"r {rank!r} is not a rank of 1..{MAX_RANK}"
-    if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
-        yield f"lora_alpha {alpha!r} is not a positive number"
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        yield f"lora_dropout {dropout!r} is outside 0..1"
-    # A string would be taken as a regular expression and match what nobody meant.
-    if not targets or not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
-        yield f"target_modules {targets!r} is not a list of layer names"
-    for key in FLAGS:
-        if not isinstance(config.get(key, False), bool):
-            yield f"{key} {config[key]!r} is neither true nor false"
-
-
-def _expect_shapes(config: dict[str, Any], base: AdapterBase) -> dict[str, tuple[int, int]]:
-    """The tensors that this config lays over this base, by their name in the file."""
-    expected = {}
-    for target in config["target_modules"]:
-        wrapped = [name for name in base.layers if name == target or name.endswith(f".{target}")]
-        if not wrapped:
-            raise BadAdapter(f"target module {target!r} is no linear layer of the base")
-        for name in wrapped:
-            inputs, outputs = base.layers[name]
-            expected[f"base_model.model.{name}.lora_A.weight"] = (config["r"], inputs)
-            expected[f"base_model.model.{name}.lora_B.weight"] = (outputs, config["r"])
-    return expected
-
-
-def _check_tensors(path: Path, expected: dict[str, tuple[int, int]]) -> None:
-    name = path.parent.name
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > MAX_HEADER_BYTES:
-        raise BadAdapter(f"adapter {name}: a header of {header_bytes} bytes is over {MAX_HEADER_BYTES}")
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            found = set(tensors.keys())
-            if found != set(expected):
-                raise BadAdapter(f"adapter {name}: {_tell_difference(found, set(expected))}")
-            for key in sorted(found):
-                _check_tensor(name, key, tensors.get_tensor(key), expected[key])
-    except SafetensorError as error:
-        raise BadAdapter(f"adapter {name}: {path.name} cannot be read: {error}") from error
-
-
-def _check_tensor(name: str, key: str, tensor: torch.Tensor, shape: tuple[int, int]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise BadAdapter(f"adapter {name}: {key} has shape {tuple(tensor.shape)}, not {shape}")
-    if not tensor.is_floating_point() or tensor.element_size() < 2:
-        raise BadAdapter(f"adapter {name}: {key} has dtype {tensor.dtype}, not a float of 16 or more bits")
-    if not tensor.isfinite().all():
-        raise BadAdapter(f"adapter {name}: {key} holds values that are not finite")
-
-
-def _tell_difference(found: set[str], expected: set[str]) -> str:
-    missing, extra = sorted(expected - found), sorted(found - expected)
-    says = [f"{len(missing)} tensors are missing, first {missing[0]}"] if missing else []
-    says += [f"{len(extra)} tensors are unexpected, first {extra[0]}"] if extra else []
-    return "; ".join(says)
 
 
 def _find_sizes(module: torch.nn.Module) -> tuple[int, int] | None:
@@ -221,22 +244,6 @@ def _find_sizes(module: torch.nn.Module) -> tuple[int, int] | None:
     if type(module).__name__ == "Conv1D":
         return int(module.nx), int(module.nf)  # type: ignore[arg-type]
     return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise BadAdapter(f"adapter {path.parent.name}: {path.name} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise BadAdapter(f"adapter {path.parent.name}: {path.name} is not a JSON object")
-    return content
-
-
-def _hash(path: Path) -> str:
-    # Not `file_sha256`, which remembers by size and mtime: what is served is read anew each time.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -9,25 +9,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from serving.base_text import load_text
 from serving.settings import BaseSettings
-from store.chat_templates import CHAT_TEMPLATES, read_chat_template
 from store.errors import BadValue
-from store.fingerprint import base_fingerprint, resolve_precision
 
 logger = logging.getLogger(__name__)
-
-# How the built-in templates and the common models end a turn: such a token ends an answer as eos does.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>")
-
-MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +37,30 @@ class BaseModel:
 
 def load_base(settings: BaseSettings) -> BaseModel:
     """Load model and tokenizer as `settings` say, in eval mode. BadValue when they cannot be served."""
-    template = read_chat_template(settings.chat_template)
-    folder = find_model_folder(settings.model)
-    has_cuda = torch.cuda.is_available()
-    quantization, dtype = resolve_precision(settings.quantization, settings.dtype, has_cuda)
-    tokenizer = _load_tokenizer(folder, template)
+    text = load_text(settings)
+    dtype = getattr(torch, text.dtype)
     model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, dtype),
-        quantization_config=nf4_config(getattr(torch, dtype)) if quantization == "nf4" else None,
-        device_map={"": "cuda" if has_cuda else "cpu"},
+        text.folder,
+        dtype=dtype,
+        quantization_config=nf4_config(dtype) if text.quantization == "nf4" else None,
+        device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
     ).eval()
     keep_weights_unpacked(model)
+    lay_weights_for_few_rows(model)
     model.requires_grad_(False)
     _refuse_recurrent(model)
-    fingerprint = base_fingerprint(folder, template, quantization, dtype)
-    logger.info("base %s: %s, %s, fingerprint %.12s", folder, quantization, dtype, fingerprint)
+    logger.info(
+        "base %s: %s, %s, fingerprint %.12s", text.folder, text.quantization, text.dtype, text.fingerprint
+    )
     return BaseModel(
         model=model,
-        tokenizer=tokenizer,
-        fingerprint=fingerprint,
-        quantization=quantization,
-        dtype=dtype,
-        end_ids=_find_end_ids(model, tokenizer),
-        context_length=_find_context_length(model, tokenizer),
+        tokenizer=text.tokenizer,
+        fingerprint=text.fingerprint,
+        quantization=text.quantization,
+        dtype=text.dtype,
+        end_ids=text.end_ids,
+        context_length=text.context_length,
     )
-
-
-def find_model_folder(model: str) -> Path:
-    """A local folder as it is; a hub name becomes its snapshot folder, downloaded when it is not there."""
-    if Path(model).is_dir():
-        return Path(model)
-    try:
-        return Path(snapshot_download(model, allow_patterns=MODEL_FILES))
-    except (OSError, ValueError) as error:
-        raise BadValue(f"model {model!r} is neither a folder nor a model the hub gave us: {error}") from error
 
 
 def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -103,14 +84,25 @@ def keep_weights_unpacked(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _load_tokenizer(folder: Path, template: str | None) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if template is not None:
-        tokenizer.chat_template = template
-    if tokenizer.chat_template is None:
-        names = ", ".join(CHAT_TEMPLATES)
-        raise BadValue(f"model {folder.name!r} has no chat template; give --chat-template {names} or a file")
-    return tokenizer
+def lay_weights_for_few_rows(model: torch.nn.Module) -> None:
+    """Store float32 weights on a CPU by input instead of by output; shapes and values stay as they are.
+
+    A decoding step multiplies a handful of rows, and for those MKL is 1.3 to 2.4 times as fast in this layout
+    (8 rows, five sizes from 192 x 576 to 49,152 x 576), and never slower at 256 rows. bfloat16 goes through
+    oneDNN, which does not care.
+    """
+    linear = [module for module in model.modules() if type(module) is torch.nn.Linear]
+    laid = [module.weight for module in linear if _is_whole_on_cpu(module.weight)]
+    for weight in laid:
+        weight.data = weight.data.t().contiguous().t()
+    if laid:
+        # One view into the mapped file keeps all of it in memory, the old layout of every weight too.
+        for other in {*model.parameters()} - {*laid}:
+            other.data = other.data.clone()
+
+
+def _is_whole_on_cpu(weight: torch.Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _refuse_recurrent(model: Any) -> None:
@@ -119,17 +111,3 @@ def _refuse_recurrent(model: Any) -> None:
     if strange:
         kinds_text = ", ".join(strange)
         raise BadValue(f"layers of kind {kinds_text} cannot be batched here; choose an attention-only model")
-
-
-def _find_end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id
-    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
-    vocabulary = tokenizer.get_vocab()
-    template = str(tokenizer.chat_template)
-    ids |= {vocabulary[end] for end in TURN_ENDS if end in template and end in vocabulary}
-    return frozenset(ids - {None})
-
-
-def _find_context_length(model: Any, tokenizer: Any) -> int:
-    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    return int(longest or min(tokenizer.model_max_length, 1 << 20))

@@ -42,6 +42,7 @@ def read_completion(prompt: Prompt, sampling: Sampling, chunks: Iterator[Chunk])
         logprob_sum=last.logprob_sum,
         finish_reason=last.finish_reason,
         num_prompt_tokens=last.num_prompt_tokens,
+        num_left_out=last.num_left_out,
         created_at=utc(),
         prompt_id=prompt.prompt_id,
     )

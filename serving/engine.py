@@ -6,11 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from store.engine_stats import FIRST_TOKEN_BUCKETS_S as FIRST_TOKEN_BUCKETS_S
+from store.engine_stats import EngineStats as EngineStats
+from store.engine_stats import VersionStats as VersionStats
 from store.records import Chunk, Message, Sampling
 
 
 class Engine(Protocol):
     """Answers as any loaded version; two versions never mix within an answer."""
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The identity of the base under every version, as adapters' manifests name it."""
 
     def load(self, version: str, adapter: Path | None) -> None:
         """Put a version beside the ones already there; `adapter` None is the base itself.
@@ -19,11 +26,18 @@ class Engine(Protocol):
         """
 
     def generate(
-        self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+        self,
+        version: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        background: bool = False,
+        top_logprobs: int | None = None,
     ) -> Iterator[Chunk]:
         """Submit a request now and return its chunks; closing or dropping the iterator cancels it.
 
-        `background` work steps aside for people. Raises NotFound, BadValue (prompt too long), Busy.
+        `background` work steps aside for people. With `top_logprobs` (0 to 20) chunks carry their tokens'
+        log-probs. Where the messages do not fit the context the oldest are left out, system messages and the
+        last one never. Raises NotFound, BadValue (the last message alone is too long), Busy.
         """
 
     def score(
@@ -39,3 +53,9 @@ class Engine(Protocol):
 
     def versions(self) -> list[str]:
         """What is loaded, in order of loading."""
+
+    def stats(self) -> EngineStats:
+        """Counts and rates for the metrics."""
+
+    def close(self) -> None:
+        """Cancel everything in flight and let go of what the engine holds."""

@@ -1,33 +1,34 @@
-"""The engine in this process: for each version a module tree over the same base tensors, and a scheduler.
+"""The engine in this process: one base model, the adapters of all loaded versions, one batch for all.
 
-No adapter is ever switched or merged: loading builds a new tree whose base parameters are the very tensors of
-the others, so versions answer side by side and a swap pauses nobody. Knows no database and no "live".
+No adapter is ever switched or merged: each row of the batch goes through its own version's matrices, so
+versions answer side by side and a swap pauses nobody. Knows no database and no "live".
 """
 
 from __future__ import annotations
 
-import copy
-import gc
 import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from itertools import chain
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from jinja2 import TemplateError
-from peft import PeftModel
 
-from serving.adapters import AdapterBase, BadAdapter, check_adapter
+from serving.adapters import AdapterBase, read_adapter
 from serving.base_model import BaseModel, load_base
-from serving.batching import DecodeBatch, Request
-from serving.scheduler import BatchSettings, Scheduler
+from serving.base_text import ChatTokenizer
+from serving.batching import DecodeBatch
+from serving.context import fit_messages
+from serving.engine import EngineStats
+from serving.lora import LoraBank
+from serving.request import Request
+from serving.scheduler import Scheduler
 from serving.scoring import Scoring
-from serving.settings import BaseSettings
-from serving.streaming import HALF_CHARACTER, AnswerStream, TextStream
+from serving.settings import BaseSettings, BatchSettings
+from serving.streaming import AnswerStream, TextStream
+from serving.threads import choose_threads
 from store.errors import BadValue, HeedError, NotFound, StateConflict
 from store.records import Chunk, Message, Sampling
 
@@ -41,13 +42,25 @@ class InProcessEngine:
         if base.threads:
             torch.set_num_threads(base.threads)
         self.base: BaseModel = load_base(base)
-        self._adapter_base = AdapterBase.of(self.base.model, self.base.fingerprint)
+        if not base.threads:
+            choose_threads(self.base.model)
+        self._text = ChatTokenizer(self.base.tokenizer)
         self._settings = settings or BatchSettings()
-        self._schedulers: dict[str, Scheduler] = {}
-        self._lock = threading.Lock()  # guards _schedulers
+        self._adapter_base = AdapterBase.of(self.base.model, self.base.fingerprint)
+        on_cpu = self.base.model.device.type == "cpu"
+        self._bank = LoraBank(self.base.model, torch.float32 if on_cpu else getattr(torch, self.base.dtype))
+        self._batch = DecodeBatch(
+            self.base.model, self._bank, self.base.end_ids, self._settings.prefill_tokens
+        )
+        self._scheduler = Scheduler(self._batch, self._settings)
+        self._loaded: dict[str, None] = {}  # in order of loading
+        self._lock = threading.Lock()  # guards _loaded
         self._loading = threading.Lock()
-        # A Rust tokenizer refuses to be used while another thread changes its padding or truncation.
-        self._tokenizing = threading.Lock()
+
+    @property
+    def base_fingerprint(self) -> str:
+        """See `Engine`."""
+        return self.base.fingerprint
 
     def load(self, version: str, adapter: Path | None) -> None:
         """Check an adapter and put its version beside the others; see `Engine`."""
@@ -55,37 +68,42 @@ class InProcessEngine:
             if version in self.versions():
                 raise StateConflict(f"policy {version} is loaded already")
             if adapter is not None:
-                check_adapter(adapter, self._adapter_base)
-            tree = share_base(self.base.model)
-            model = tree if adapter is None else put_adapter(tree, adapter)
-            scheduler = Scheduler(version, DecodeBatch(model, self.base.end_ids), self._settings)
+                weights = read_adapter(adapter, self._adapter_base)
+                try:
+                    self._bank.add(version, weights.layers, weights.scaling)
+                except BaseException:  # out of memory half-way: nothing of it may stay
+                    self._bank.remove(version)
+                    raise
+            self._scheduler.open(version)
             with self._lock:
-                self._schedulers[version] = scheduler
+                self._loaded[version] = None
         logger.info("policy %s is loaded", version)
 
     def generate(
-        self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+        self,
+        version: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        background: bool = False,
+        top_logprobs: int | None = None,
     ) -> Iterator[Chunk]:
         """Submit a request now; see `Engine`. `max_tokens` is cut to what the context still holds."""
-        scheduler = self._find(version)
-        prompt_ids = self._tokenize(messages)
-        room = self.base.context_length - len(prompt_ids)
-        if room < 1:
-            raise BadValue(
-                f"the prompt has {len(prompt_ids)} tokens and the model's context holds"
-                f" {self.base.context_length}, answer included; shorten the prompt"
-            )
-        request = Request(prompt_ids, sampling, min(sampling.max_tokens, room), background)
-        scheduler.submit(request)
-        return AnswerStream(request, version, TextStream(self._decode))
+        self._require(version)
+        length = self.base.context_length
+        prompt_ids, num_left_out = fit_messages(messages, self._text.encode, length, sampling.max_tokens)
+        most = min(sampling.max_tokens, length - len(prompt_ids))
+        request = Request(version, prompt_ids, sampling, most, background, top_logprobs)
+        self._scheduler.submit(request)
+        place = partial(self._scheduler.place_of, request)
+        return AnswerStream(request, TextStream(self._text.decode), self._text.decode, place, num_left_out)
 
     def score(
         self, version: str, messages: Sequence[Message], answers: Sequence[Sequence[int]]
     ) -> list[float]:
         """The answers' sums of log-probs under a version, in one pass where they fit; see `Engine`."""
-        scheduler = self._find(version)
-        prompt_ids = self._tokenize(messages)
-        rows = [Scoring(prompt_ids, answer) for answer in answers]
+        self._require(version)
+        prompt_ids = self._text.encode(messages)
+        rows = [Scoring(version, prompt_ids, answer) for answer in answers]
         for row in rows:
             if not row.answer_ids:
                 raise BadValue("an answer without tokens has no log-probability")
@@ -95,7 +113,7 @@ class InProcessEngine:
                     f" {self.base.context_length}"
                 )
         for row in rows:
-            scheduler.submit_scoring(row)
+            self._scheduler.submit_scoring(row)
         try:
             sums = [row.logprob_sum.result() for row in rows]
         except CancelledError:
@@ -106,12 +124,11 @@ class InProcessEngine:
 
     def unload(self, version: str) -> None:
         """Wait until the version's last answer is written, then free it. NotFound."""
-        scheduler = self._find(version)
-        scheduler.close()
+        self._require(version)
+        self._scheduler.drain(version)
+        self._bank.remove(version)
         with self._lock:
-            self._schedulers.pop(version, None)
-        del scheduler
-        gc.collect()
+            self._loaded.pop(version, None)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.info("policy %s is unloaded", version)
@@ -119,57 +136,35 @@ class InProcessEngine:
     def versions(self) -> list[str]:
         """What is loaded, in order of loading."""
         with self._lock:
-            return list(self._schedulers)
+            return list(self._loaded)
 
-    def num_in_flight(self) -> dict[str, int]:
-        """Waiting and running requests of each version, for the metrics."""
-        with self._lock:
-            return {version: scheduler.num_in_flight() for version, scheduler in self._schedulers.items()}
+    def stats(self) -> EngineStats:
+        """See `Engine`."""
+        waiting, running, parked = self._scheduler.count()
+        model = self.base.model
+        return EngineStats(
+            versions={
+                version: self._scheduler.counter(version).read(
+                    waiting[version], running[version], self._bank.num_bytes(version)
+                )
+                for version in self.versions()
+            },
+            slots=self._settings.slots,
+            parked=parked,
+            cache_tokens=self._batch.cache_tokens,
+            cache_tokens_limit=self._settings.cache_tokens,
+            cache_bytes=self._batch.cache_bytes,
+            base_bytes=sum(p.nbytes for p in (*model.parameters(), *model.buffers())),
+        )
 
     def close(self) -> None:
-        """Cancel everything and end all threads."""
+        """Cancel everything and end the thread."""
+        self._scheduler.close()
         with self._lock:
-            schedulers, self._schedulers = self._schedulers, {}
-        for scheduler in schedulers.values():
-            scheduler.close(cancel=True)
+            self._loaded.clear()
 
-    def _find(self, version: str) -> Scheduler:
+    def _require(self, version: str) -> None:
         with self._lock:
-            if version not in self._schedulers:
-                loaded = ", ".join(self._schedulers) or "none"
+            if version not in self._loaded:
+                loaded = ", ".join(self._loaded) or "none"
                 raise NotFound(f"policy {version!r} is not loaded; loaded: {loaded}")
-            return self._schedulers[version]
-
-    def _tokenize(self, messages: Sequence[Message]) -> list[int]:
-        tokenizer = self.base.tokenizer
-        with self._tokenizing:
-            try:
-                text = tokenizer.apply_chat_template([*messages], add_generation_prompt=True, tokenize=False)
-            except TemplateError as error:
-                raise BadValue(f"the model's chat template cannot write these messages: {error}") from error
-            ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        with self._tokenizing:
-            text: str = self.base.tokenizer.decode(
-                token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        return text.replace("\0", HALF_CHARACTER)  # the one character that no store can keep
-
-
-def share_base(base: Any) -> Any:
-    """A new module tree over the same tensors: layers can be wrapped in it without the base noticing."""
-    # A 4-bit layer also holds its scales, outside of parameters and buffers.
-    scales = (getattr(module, "quant_state", None) for module in base.modules())
-    shared = [thing for thing in chain(base.parameters(), base.buffers(), scales) if thing is not None]
-    return copy.deepcopy(base, memo={id(thing): thing for thing in shared})
-
-
-def put_adapter(tree: Any, adapter: Path) -> Any:
-    """Lay a checked adapter over a tree and return the model to call."""
-    try:
-        wrapped = PeftModel.from_pretrained(tree, str(adapter), is_trainable=False, local_files_only=True)
-    except Exception as error:  # whatever the library raises, the caller learns which adapter it was
-        raise BadAdapter(f"adapter {adapter.name} cannot be loaded: {error}") from error
-    return wrapped.eval().requires_grad_(False).get_base_model()

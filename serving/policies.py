@@ -1,13 +1,12 @@
 """Which version is live: a pointer above the engine, flipped once the store has the row. Knows no tensors.
 
-A request holds the version it began with, so a swap or an unload never reaches into an answer. The files of a
-version lie in `adapters_dir/<version>`; its row in the store says whose weights they must be.
+A request holds the version it began with, so a swap or an unload never reaches into an answer. A version
+whose files or answers are not those that were registered is not served, and `problems` says so.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,28 +15,36 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from serving.adapters import BadAdapter, sweep_unfinished, weights_sha256
+from serving.adapters import BadAdapter, sweep_unfinished
 from serving.engine import Engine
+from serving.loading import VersionLoader
 from serving.streaming import HeldStream
+from serving.trail import find_earlier_versions
 from store.database import Store
-from store.errors import HeedError, NotFound, StateConflict
-from store.policies import live_version, promote, read_policies, read_promotions
-from store.records import BASE_VERSION, Chunk, Message, Policy, Promotion, Sampling
+from store.errors import HeedError, StateConflict
+from store.policies import live_version, promote, read_promotions
+from store.records import BASE_VERSION, Chunk, Message, Promotion, Sampling
 
 logger = logging.getLogger(__name__)
 
-PROOF: tuple[Message, ...] = ({"role": "user", "content": "Hello, how are you?"},)
-PROOF_SAMPLING = Sampling(temperature=0.0, max_tokens=8)
+Kind = Literal["promote", "rollback"]
 
 
 class PolicyBoard:
     """Loads, promotes and rolls back versions, and samples from them by name ("live", "base", "v3").
 
-    Besides the base, `keep_loaded` versions stay in memory: live, the one before it, and the last ones asked
-    for.
+    Besides the base, `keep_loaded` versions stay in memory: live, the one before it, and the last asked for.
+    `base_name` is what the operator calls the model.
     """
 
-    def __init__(self, store: Store, engine: Engine, adapters_dir: Path, keep_loaded: int = 3) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        adapters_dir: Path,
+        keep_loaded: int = 3,
+        base_name: str = "the base model",
+    ) -> None:
         if keep_loaded < 2:
             raise ValueError(f"keep_loaded {keep_loaded} must be at least 2: live and the one before it")
         self._store = store
@@ -45,10 +52,12 @@ class PolicyBoard:
         self._adapters_dir = adapters_dir
         self._keep_loaded = keep_loaded
         self._live = self._previous = BASE_VERSION
-        self._degraded: str | None = None
+        self._start_problem: str | None = None
+        self._refused: dict[str, str] = {}  # version -> why, since the last promotion or rollback
         self._loaded: dict[str, None] = {}  # least recently used first
         self._uses: Counter[str] = Counter()
-        self._lock = threading.Lock()  # guards the five above; never held while something slow happens
+        self._lock = threading.Lock()  # guards all of the above; never held while something slow happens
+        self._loader = VersionLoader(store, engine, adapters_dir, base_name)
         self._loading = threading.Lock()  # one load or unload at a time
         self._flipping = threading.Lock()  # the order of the rows is the order of the flips
 
@@ -58,30 +67,35 @@ class PolicyBoard:
         with self._lock:
             return self._live
 
-    @property
-    def degraded(self) -> str | None:
-        """Why `start` had to serve another version than the recorded one; None when it did not."""
-        return self._degraded
+    def problems(self) -> tuple[str, ...]:
+        """What is not as it was promoted, a sentence each with what to do; empty when all is well."""
+        changed = self._loader.files.problems()
+        with self._lock:
+            found = [self._loader.base_problem, self._start_problem]
+            found += [f"{version} was refused: {why}" for version, why in self._refused.items()]
+            found += [
+                f"{what}; {version} {'still answers from' if version == self._live else 'stays in'} memory;"
+                f" restore its files from a backup, or promote another version"
+                for version, what in changed.items()
+            ]
+        return tuple(problem for problem in found if problem)
+
+    def look_at_files(self) -> None:
+        """Notice files that changed under a loaded version. Meant to be called every few seconds."""
+        self._loader.files.look()
 
     def start(self) -> None:
         """Serve what the store says is live, or the newest earlier version that can be served."""
         for orphan in sweep_unfinished(self._adapters_dir):
             logger.warning("removed the unfinished adapter folder %s", orphan)
+        try:
+            self._load(BASE_VERSION)
+        except HeedError as error:
+            raise HeedError(f"not even the base model can be served: {error}") from error
         recorded = live_version(self._store)
         problems: list[str] = []
         earlier = find_earlier_versions(read_promotions(self._store))
-        for version in dict.fromkeys((recorded, *earlier)):
-            try:
-                with self._held(version):
-                    prove(self._engine, version)
-            except HeedError as error:
-                self._drop(version)
-                logger.error("policy %s cannot be served: %s", version, error)
-                problems.append(f"{version}: {error}")
-            else:
-                self._begin_with(version, recorded, problems)
-                return
-        raise HeedError(f"not even the base model can be served: {'; '.join(problems)}")
+        self._begin_with(self._find_good((recorded, *earlier), problems), recorded, problems)
 
     def promote(self, version: str, actor: str, reason: str) -> Promotion:
         """Make a version live once it has proved itself beside the old one, which serves until then.
@@ -96,6 +110,21 @@ class PolicyBoard:
             version = find_earlier_versions(read_promotions(self._store))[0]
         return self._flip(version, actor, reason or f"rolled back by {actor}", "rollback")
 
+    def keep(self, version: str) -> None:
+        """Load a version, have it prove itself, and hold it in memory until `let_go`. Raises as `promote`."""
+        self._hold(version)
+        try:
+            self._loader.require_files(version)
+            self._loader.prove(version)
+        except BaseException:
+            self._release(version)
+            self._drop(version)
+            raise
+
+    def let_go(self, version: str) -> None:
+        """Undo one `keep`: the version stays as long as others that were asked for do."""
+        self._release(version)
+
     def resolve(self, name: str) -> str:
         """The version behind a name, loaded if it was not. NotFound with the known names."""
         version = self._hold(name)
@@ -103,12 +132,17 @@ class PolicyBoard:
         return version
 
     def sample(
-        self, name: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+        self,
+        name: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        background: bool = False,
+        top_logprobs: int | None = None,
     ) -> Iterator[Chunk]:
         """Submit a request now to the version behind `name` at this moment; see `Engine.generate`."""
         version = self._hold(name)
         try:
-            chunks = self._engine.generate(version, messages, sampling, background=background)
+            chunks = self._engine.generate(version, messages, sampling, background, top_logprobs)
         except BaseException:
             self._release(version)
             raise
@@ -120,7 +154,7 @@ class PolicyBoard:
             return self._engine.score(version, messages, answers)
 
     def loaded_versions(self) -> list[str]:
-        """What is in memory, the least recently used first."""
+        """What is in memory, least recently used first."""
         with self._lock:
             return list(self._loaded)
 
@@ -131,44 +165,77 @@ class PolicyBoard:
 
     def adapter_of(self, version: str) -> Path | None:
         """The folder of a version's files; None for the base."""
-        return None if version == BASE_VERSION else self._adapters_dir / version
+        return self._loader.adapter_of(version)
 
-    def _flip(self, version: str, actor: str, reason: str, kind: Literal["promote", "rollback"]) -> Promotion:
+    def _flip(self, version: str, actor: str, reason: str, kind: Kind) -> Promotion:
         expected = self.live  # read before the slow part: of two racing flips the second finds it changed
         if version == expected:
             raise StateConflict(f"policy {version} is live already")
+        # What is in memory proved itself when it was loaded: a rollback must not wait behind other work, so
+        # the pointer moves first and the proof is repeated after it.
+        was_loaded = version in self.loaded_versions()
         try:
             with self._held(version):
-                prove(self._engine, version)
+                self._loader.require_files(version)
                 flipped = self._record(version, expected, actor, reason, kind)
         except HeedError:
             self._drop(version)
             raise
         logger.info("policy %s is live instead of %s (%s by %s: %s)", version, expected, kind, actor, reason)
+        if was_loaded:
+            self._prove_live(flipped)
         self._trim_soon()
         return flipped
 
-    def _record(
-        self, version: str, expected: str, actor: str, reason: str, kind: Literal["promote", "rollback"]
-    ) -> Promotion:
+    def _record(self, version: str, expected: str, actor: str, reason: str, kind: Kind) -> Promotion:
         """The row first, then the pointer: a kill between the two loses nothing."""
         with self._flipping:
             flipped = promote(self._store, version, actor, kind=kind, reason=reason, expected_live=expected)
             with self._lock:
-                self._previous, self._live, self._degraded = expected, version, None
+                self._previous, self._live = expected, version
+                self._start_problem = None
+                self._refused.clear()
         return flipped
 
+    def _prove_live(self, flipped: Promotion) -> None:
+        """Prove what went live from memory; where that fails, go back by ourselves and raise BadAdapter."""
+        try:
+            with self._held(flipped.version) as version:
+                self._loader.prove(version)
+        except BadAdapter as error:
+            earlier = find_earlier_versions(read_promotions(self._store))
+            good = self._find_good((flipped.previous, *earlier), [])
+            self._record(good, flipped.version, "heed", f"went back: {error}", "rollback")
+            with self._lock:  # the bad one is not what a rollback returns to
+                self._previous = find_earlier_versions(read_promotions(self._store))[0]
+            self._refuse(flipped.version, error)
+            self._drop(flipped.version)
+            raise BadAdapter(f"{error}; {good} is live again") from error
+
+    def _find_good(self, versions: Sequence[str], problems: list[str]) -> str:
+        """The first of these versions that proves itself; why the others did not is added to `problems`."""
+        for version in dict.fromkeys(versions):
+            try:
+                with self._held(version):
+                    self._loader.prove(version)
+            except HeedError as error:
+                self._drop(version)
+                logger.error("policy %s cannot be served: %s", version, error)
+                problems.append(f"{version}: {error}")
+            else:
+                return version
+        raise HeedError(f"not even the base model can be served: {'; '.join(problems)}")
+
     def _begin_with(self, version: str, recorded: str, problems: Sequence[str]) -> None:
-        self._load(BASE_VERSION)
+        problem = None
         if version != recorded:
-            self._degraded = f"serving {version} instead of {recorded}: {'; '.join(problems)}"
-            logger.error("%s", self._degraded)
-            promote(
-                self._store, version, "heed", kind="rollback", reason=self._degraded, expected_live=recorded
-            )
+            problem = f"serving {version} instead of {recorded}: {'; '.join(problems)}"
+            logger.error("%s", problem)
+            promote(self._store, version, "heed", kind="rollback", reason=problem, expected_live=recorded)
         earlier = find_earlier_versions(read_promotions(self._store))
         with self._lock:
-            self._live, self._previous = version, earlier[0]
+            self._live, self._previous, self._start_problem = version, earlier[0], problem
+            self._refused.clear()  # it is all in the problem
 
     @contextmanager
     def _held(self, name: str) -> Iterator[str]:
@@ -177,15 +244,6 @@ class PolicyBoard:
             yield version
         finally:
             self._release(version)
-
-    def _require_retained(self, version: str) -> Policy:
-        known = {policy.version: policy for policy in read_policies(self._store)}
-        if version not in known:
-            raise NotFound(f"policy {version!r} is unknown; known: live, base, {', '.join(known)}")
-        folder = self.adapter_of(version)
-        if folder is not None and not folder.is_dir():
-            raise StateConflict(f"policy {version} is not retained: {folder.parent.name}/ no longer holds it")
-        return known[version]
 
     def _hold(self, name: str) -> str:
         """Resolve a name and keep its version from being unloaded until `_release`."""
@@ -214,13 +272,19 @@ class PolicyBoard:
             with self._lock:
                 if version in self._loaded:
                     return
-            policy = self._require_retained(version)
-            folder = self.adapter_of(version)
-            if folder is not None and weights_sha256(folder) != policy.weights_sha256:
-                raise BadAdapter(f"policy {version}: its weights are not those registered (sha256)")
-            self._engine.load(version, folder)
+            try:
+                self._loader.load(version)
+            except BadAdapter as error:
+                self._refuse(version, error)
+                raise
             with self._lock:
+                self._refused.pop(version, None)
                 self._loaded[version] = None
+
+    def _refuse(self, version: str, error: BadAdapter) -> None:
+        logger.error("policy %s is refused: %s", version, error)
+        with self._lock:
+            self._refused[version] = str(error)
 
     def _drop(self, version: str) -> None:
         """Unload a version that failed, unless it serves somebody."""
@@ -230,7 +294,7 @@ class PolicyBoard:
                 if is_pinned or self._uses[version] or version not in self._loaded:
                     return
                 del self._loaded[version]
-            self._engine.unload(version)
+            self._loader.unload(version)
 
     def _trim_soon(self) -> None:
         """Unload what is no longer kept, without making anybody wait for it."""
@@ -247,38 +311,10 @@ class PolicyBoard:
                 for version in surplus:
                     del self._loaded[version]
             for version in surplus:
-                self._engine.unload(version)
+                self._loader.unload(version)
 
     def _find_surplus(self) -> list[str]:
         pinned = {BASE_VERSION, self._live, self._previous}
         recent = [version for version in reversed(self._loaded) if version not in pinned]
         room = self._keep_loaded - len(pinned - {BASE_VERSION})
         return [version for version in recent[room:] if not self._uses[version]]
-
-
-def prove(engine: Engine, version: str) -> None:
-    """Raise BadAdapter unless the version writes a finite answer to a fixed prompt."""
-    chunks = list(engine.generate(version, PROOF, PROOF_SAMPLING))
-    last = chunks[-1] if chunks else None
-    if last is None or last.finish_reason not in ("stop", "length") or not math.isfinite(last.logprob_sum):
-        raise BadAdapter(f"policy {version} did not finish an answer to the proof prompt")
-    if any(chunk.version != version for chunk in chunks):
-        raise BadAdapter(f"policy {version} was answered for by another version")
-
-
-def find_earlier_versions(promotions: Sequence[Promotion]) -> list[str]:
-    """Versions that were live before the present one, newest first and the base last; `promotions` newest
-    first.
-
-    What was rolled back from is not among them: two rollbacks in a row go two versions back.
-    """
-    trail: list[str] = [BASE_VERSION]
-    for promotion in reversed(promotions):
-        if promotion.kind == "rollback" and promotion.version in trail:
-            del trail[trail.index(promotion.version) + 1 :]
-            continue
-        if promotion.kind == "rollback" and len(trail) > 1:
-            trail.pop()
-        trail.append(promotion.version)
-    before = reversed(trail[1:-1])
-    return [*dict.fromkeys(version for version in before if version != trail[-1]), BASE_VERSION]

@@ -18,7 +18,8 @@ from torch import Tensor
 class Scoring:
     """One answer to be scored: what was asked, what was answered, and the sum of its log-probs to come."""
 
-    def __init__(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> None:
+    def __init__(self, version: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> None:
+        self.version = version
         self.prompt_ids = tuple(prompt_ids)
         self.answer_ids = tuple(answer_ids)
         self.logprob_sum: Future[float] = Future()

@@ -112,6 +112,9 @@ def _save_completion(tables: Tables, seq: int, event: Event) -> None:
         **fields,
         messages_json=to_json(event["messages"]),
         token_ids_json=to_json(event["token_ids"]),
+        # Completions of before 0.3 were written whole, without stop texts.
+        stop_json=to_json(event.get("stop", [])),
+        num_left_out=event.get("num_left_out", 0),
     )
 
 
@@ -275,6 +278,21 @@ def _promote(tables: Tables, seq: int, event: Event) -> None:
     tables.execute("UPDATE policies SET state = 'live' WHERE version = ?", [event["version"]])
 
 
+def _start_canary(tables: Tables, seq: int, event: Event) -> None:
+    fields = _pick(event, ("canary_id", "version", "live", "share", "actor", "reason"))
+    running = {"ended_at": None, "outcome": None, "end_reason": "", "ended_by": "", "numbers_json": "{}"}
+    tables.insert("canaries", **_stamp(seq, event), **fields, **running)
+
+
+def _end_canary(tables: Tables, _seq: int, event: Event) -> None:
+    ended = [event["outcome"], event["reason"], event["actor"], to_json(event["numbers"])]
+    tables.execute(
+        "UPDATE canaries SET ended_at = ?, outcome = ?, end_reason = ?, ended_by = ?, numbers_json = ? "
+        "WHERE canary_id = ?",
+        [from_text(event["at"]), *ended, event["canary_id"]],
+    )
+
+
 def _create_round(tables: Tables, seq: int, event: Event) -> None:
     fields = _pick(event, ("round_id", "trigger", "parent"))
     empty = {"version": None, "num_pairs": 0, "num_ratings": 0, "reason": "", "finished_at": None}
@@ -333,6 +351,8 @@ APPLY: dict[tuple[str, int], Apply] = {
     ("policy_added", 1): _add_policy,
     ("policy_marked", 1): _mark_policy,
     ("promoted", 1): _promote,
+    ("canary_started", 1): _start_canary,
+    ("canary_ended", 1): _end_canary,
     ("round_created", 1): _create_round,
     ("round_advanced", 1): _advance_round,
 }

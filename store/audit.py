@@ -43,6 +43,11 @@ _ACTS = f"""
     SELECT created_at, seq, if(kind = 'rollback', 'rolled back to', 'promoted') AS act, actor,
         version AS subject, reason AS detail FROM promotions
     UNION ALL
+    SELECT created_at, seq, 'canary started', actor, version, reason FROM canaries
+    UNION ALL
+    SELECT ended_at, seq, 'canary ' || outcome, ended_by, version, end_reason
+        FROM canaries WHERE outcome IS NOT NULL
+    UNION ALL
     SELECT created_at, seq, 'round started',
         if(starts_with("trigger", '{_BY_HAND}'), substr("trigger", {len(_BY_HAND) + 1}), ''),
         round_id, "trigger" FROM rounds

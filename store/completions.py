@@ -24,7 +24,7 @@ from store.writer import Decision
 TITLE_CHARS = 80
 COLUMNS = """completion_id, messages_json, text, version, temperature, top_p, max_tokens, seed,
     token_ids_json, logprob_sum, finish_reason, num_prompt_tokens, created_at, prompt_id, conversation_id,
-    person_id"""
+    person_id, stop_json, num_left_out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,28 @@ def read_conversations(store: Store, person_id: str) -> list[ConversationSummary
     return [ConversationSummary(row[0], _title(row[1]), row[2], from_column(row[3])) for row in rows]
 
 
+def messages_read(completion: Completion, num_left_out: int | None = None) -> tuple[Message, ...]:
+    """The messages the model read: all system messages, and the others but for the oldest left out.
+
+    `num_left_out` takes the place of the completion's own count, for answers that are compared.
+    """
+    to_skip = completion.num_left_out if num_left_out is None else num_left_out
+    read = []
+    for message in completion.messages:
+        if message["role"] != "system" and to_skip:
+            to_skip -= 1
+        else:
+            read.append(message)
+    return tuple(read)
+
+
 def check_completion(completion: Completion) -> Completion:
     """The completion with plain values and an id; BadValue when something in it could not be kept."""
     check_text("completion id", completion.completion_id)
     check_text("completion text", completion.text)
     check_text("version", completion.version, may_be_empty=False)
+    for stop in completion.sampling.stop:
+        check_text("stop text", stop, may_be_empty=False)
     check_one_of("finish reason", completion.finish_reason, get_args(FinishReason))
     if not math.isfinite(completion.logprob_sum):
         raise BadValue(
@@ -158,7 +175,7 @@ def to_completion(row: tuple[Any, ...]) -> Completion:
         messages=tuple(json.loads(row[1])),
         text=row[2],
         version=row[3],
-        sampling=Sampling(temperature=row[4], top_p=row[5], max_tokens=row[6], seed=row[7]),
+        sampling=Sampling(row[4], row[5], row[6], row[7], stop=tuple(json.loads(row[16]))),
         token_ids=tuple(json.loads(row[8])),
         logprob_sum=row[9],
         finish_reason=row[10],
@@ -167,6 +184,7 @@ def to_completion(row: tuple[Any, ...]) -> Completion:
         prompt_id=row[13],
         conversation_id=row[14],
         person_id=row[15],
+        num_left_out=row[17],
     )
 
 
@@ -190,6 +208,8 @@ def _to_event(completion: Completion) -> Event:
         prompt_id=completion.prompt_id,
         conversation_id=completion.conversation_id,
         person_id=completion.person_id,
+        stop=list(sampling.stop),
+        num_left_out=completion.num_left_out,
     )
 
 

@@ -46,10 +46,14 @@ class StateConflict(HeedError):
 
 
 class Busy(HeedError):
-    """Full queue or a part not ready yet; the caller should try again shortly."""
+    """Full queue or a part not ready yet; `retry_after_s` says when the caller should try again."""
 
     status = 503
     kind = "busy"
+
+    def __init__(self, message: str, retry_after_s: float = 2.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NoSpace(HeedError):

@@ -32,6 +32,7 @@ FACT_TABLES = (
     "judge_verdicts",
     "erasures",
     "person_acts",
+    "canaries",
 )
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -223,6 +224,21 @@ def keep_leases_in_memory(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("DROP TABLE leases")
 
 
+def remember_how_answers_ended(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("ALTER TABLE completions ADD COLUMN stop_json VARCHAR DEFAULT '[]'")
+    db.execute("ALTER TABLE completions ADD COLUMN num_left_out INTEGER DEFAULT 0")
+
+
+def create_canaries(db: duckdb.DuckDBPyConnection) -> None:
+    # One row a canary, running while it has no outcome; numbers_json is what it had come to at its end.
+    db.execute("""
+        CREATE TABLE canaries (
+            canary_id VARCHAR PRIMARY KEY, seq BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+            version VARCHAR NOT NULL, live VARCHAR NOT NULL, share DOUBLE NOT NULL, actor VARCHAR NOT NULL,
+            reason VARCHAR NOT NULL, ended_at TIMESTAMP, outcome VARCHAR, end_reason VARCHAR NOT NULL,
+            ended_by VARCHAR NOT NULL, numbers_json VARCHAR NOT NULL)""")
+
+
 STEPS: tuple[Step, ...] = (
     create_journal_position,
     create_people,
@@ -244,6 +260,8 @@ STEPS: tuple[Step, ...] = (
     create_judge_verdicts,
     remember_what_was_done_to_people,
     keep_leases_in_memory,
+    remember_how_answers_ended,
+    create_canaries,
 )
 
 

@@ -5,15 +5,17 @@ It knows nothing of files or engines: a version is a name, a state and where it 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 import duckdb
 
 from store.boundary import check_one_of, check_text
-from store.clock import from_column, utc
+from store.canary_rows import end_by_promotion, ending, find_running
+from store.clock import from_column, to_column, utc
 from store.database import Store
 from store.errors import BadValue, NotFound, StateConflict
-from store.events import new_event
+from store.events import Event, new_event
 from store.records import BASE_VERSION, Policy, PolicyState, Promotion
 from store.writer import Decision
 
@@ -52,7 +54,10 @@ def next_version(store: Store) -> str:
 
 
 def mark_policy(store: Store, version: str, state: PolicyState, reason: str = "") -> Policy:
-    """Set the state of a version that is not live; BadValue for `live`, which only `promote` gives."""
+    """Set the state of a version that is not live; BadValue for `live`, which only `promote` gives.
+
+    A canary of a version that cannot be served any more is withdrawn in the same write.
+    """
     check_text("reason", reason)
     check_one_of("state", state, [known for known in get_args(PolicyState) if known != "live"])
 
@@ -63,9 +68,11 @@ def mark_policy(store: Store, version: str, state: PolicyState, reason: str = ""
         marked = Policy(
             version, state, policy.parent, policy.round_id, policy.weights_sha256, policy.created_at, reason
         )
-        return Decision(
-            marked, [new_event("policy_marked", utc(), version=version, state=state, reason=reason)]
-        )
+        events = [marking(version, state, reason)]
+        canary = find_running(cursor)
+        if canary is not None and canary.version == version and state not in _SERVABLE:
+            events.append(ending(cursor, canary, "withdrawn", "heed", f"it was marked {state}: {reason}"))
+        return Decision(marked, events)
 
     return store.write(decide)
 
@@ -81,26 +88,26 @@ def promote(
     """Make a version live; StateConflict when it is live already, was rejected or failed.
 
     Also StateConflict when `expected_live` is not live any more: of two races that expect the same, one wins.
+    A canary that runs ends in the same write.
     """
     check_text("actor", actor, may_be_empty=False)
     check_text("reason", reason)
     check_one_of("kind", kind, ("promote", "rollback"))
 
     def decide(cursor: duckdb.DuckDBPyConnection) -> Decision[Promotion]:
-        policy, live = _find(cursor, version), _find_live(cursor)
+        live = find_live(cursor)
+        _find(cursor, version)
         if expected_live not in (None, live):
             raise StateConflict(
                 f"{live} is live by now, not {expected_live}; look again before promoting {version}"
             )
         if version == live:
             raise StateConflict(f"policy {version} is live already")
-        if policy.state not in _SERVABLE:
-            raise StateConflict(
-                f"policy {version} is {policy.state} ({policy.reason or 'no reason kept'}); it cannot go live"
-            )
+        find_servable(cursor, version)
         promotion = Promotion(version, live, kind, actor, reason, utc())
         fields = {"version": version, "previous": live, "kind": kind, "actor": actor, "reason": reason}
-        return Decision(promotion, [new_event("promoted", promotion.created_at, **fields)])
+        ended = end_by_promotion(cursor, version, actor)
+        return Decision(promotion, [new_event("promoted", promotion.created_at, **fields), *ended])
 
     return store.write(decide)
 
@@ -108,7 +115,7 @@ def promote(
 def live_version(store: Store) -> str:
     """The version everybody is served, `v0` before the first promotion."""
     with store.read() as cursor:
-        return _find_live(cursor)
+        return find_live(cursor)
 
 
 def read_policy(store: Store, version: str) -> Policy:
@@ -134,9 +141,38 @@ def read_promotions(store: Store, limit: int = 50) -> list[Promotion]:
     return [_to_promotion(row) for row in rows]
 
 
+def count_promotions(store: Store, since: datetime | None = None) -> dict[str, int]:
+    """How often live changed, by kind ("promote", "rollback"), from `since` on or ever; both are named."""
+    sql = "SELECT kind, count(*) FROM promotions WHERE created_at >= coalesce(?, created_at) GROUP BY kind"
+    with store.read() as cursor:
+        rows = cursor.execute(sql, [None if since is None else to_column(since)]).fetchall()
+    return {"promote": 0, "rollback": 0} | dict(rows)
+
+
 def require_policy(cursor: duckdb.DuckDBPyConnection, version: str) -> None:
     """NotFound when the version is not registered, for whoever holds a cursor already."""
     _find(cursor, version)
+
+
+def find_live(cursor: duckdb.DuckDBPyConnection) -> str:
+    """`live_version` for whoever holds a cursor already."""
+    row = cursor.execute("SELECT version FROM promotions ORDER BY seq DESC LIMIT 1").fetchone()
+    return row[0] if row else BASE_VERSION
+
+
+def find_servable(cursor: duckdb.DuckDBPyConnection, version: str) -> Policy:
+    """The policy; NotFound, or StateConflict when it was rejected or failed, for whoever holds a cursor."""
+    policy = _find(cursor, version)
+    if policy.state not in _SERVABLE:
+        raise StateConflict(
+            f"policy {version} is {policy.state} ({policy.reason or 'no reason kept'}); it cannot go live"
+        )
+    return policy
+
+
+def marking(version: str, state: PolicyState, reason: str) -> Event:
+    """The event that sets a version's state."""
+    return new_event("policy_marked", utc(), version=version, state=state, reason=reason)
 
 
 def _is_version(version: str) -> bool:
@@ -151,11 +187,6 @@ def _find(cursor: duckdb.DuckDBPyConnection, version: str) -> Policy:
             f"no policy is called {version!r}; the newest are {', '.join(name for (name,) in known)}"
         )
     return _to_policy(row)
-
-
-def _find_live(cursor: duckdb.DuckDBPyConnection) -> str:
-    row = cursor.execute("SELECT version FROM promotions ORDER BY seq DESC LIMIT 1").fetchone()
-    return row[0] if row else BASE_VERSION
 
 
 def _to_promotion(row: tuple[Any, ...]) -> Promotion:

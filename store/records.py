@@ -24,12 +24,14 @@ RoundState = Literal[
     "training",
     "evaluating",
     "promoted",
+    "canary",
     "rejected",
     "failed",
     "cancelled",
     "interrupted",
 ]
 STRENGTHS = (1, 2, 3)
+MOST_STOPS = 4  # as many as OpenAI's API takes
 RUNNING_STATES: tuple[RoundState, ...] = ("queued", "preparing", "training", "evaluating")
 BASE_VERSION = "v0"  # "no adapter": the base model itself, always a valid target of a rollback
 
@@ -43,12 +45,16 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a completion is drawn. `temperature` 0 is greedy; `seed` fixes the draw for this request alone."""
+    """How a completion is drawn. `temperature` 0 is greedy; `seed` fixes the draw for this request alone.
+
+    The answer ends before the first of the `stop` texts that appears in it, at most MOST_STOPS of them.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 5.0:
@@ -57,15 +63,32 @@ class Sampling:
             raise ValueError(f"top_p {self.top_p} is outside (0, 1]")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens {self.max_tokens} must be at least 1")
+        if len(self.stop) > MOST_STOPS or "" in self.stop:
+            raise ValueError(f"stop {list(self.stop)} must be at most {MOST_STOPS} texts, none of them empty")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One written token: its text, its log-prob in nats under the raw logits, and the likeliest tokens there.
+
+    `top` is (text, log-prob), the likeliest first; the written one need not be among them.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of an answer as it is generated.
 
-    `text` is what is new since the last chunk. `finish_reason` is set on the last chunk only, which carries
-    the whole answer too: `token_ids` (with the end token when the model wrote one), `logprob_sum` (nats, over
-    `token_ids`, under the raw logits of `version` before temperature and top-p) and `num_prompt_tokens`.
+    `text` is what is new since the last chunk, `logprobs` its tokens when they were asked for. While a
+    request waits for a slot, chunks without text tell its `place` in the queue, 1 being next.
+    `finish_reason` is set on the last chunk only, which carries the whole answer too: `token_ids` (with the
+    end token when the model wrote one), `logprob_sum` (nats, over `token_ids`, under the raw logits of
+    `version` before temperature and top-p), `num_prompt_tokens`, and `num_left_out`: how many of the oldest
+    messages did not fit the context and were not read.
     """
 
     text: str
@@ -74,6 +97,9 @@ class Chunk:
     token_ids: tuple[int, ...] = ()
     logprob_sum: float = 0.0
     num_prompt_tokens: int = 0
+    num_left_out: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +132,8 @@ class Prompt:
 class Completion:
     """One sampled answer, stamped with the policy version that wrote it and how it was drawn.
 
-    `messages` is the whole context it answered. `prompt_id` is None for chat, `conversation_id` for rollouts.
+    `messages` is the whole context it was asked in; the oldest `num_left_out` of them (system messages not
+    counted) did not fit the model's context. `prompt_id` is None for chat, `conversation_id` for rollouts.
     """
 
     completion_id: str
@@ -122,6 +149,7 @@ class Completion:
     prompt_id: str | None = None
     conversation_id: str | None = None
     person_id: str | None = None
+    num_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

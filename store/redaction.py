@@ -265,6 +265,8 @@ RULES: dict[tuple[str, int], Rule] = {
     ("policy_added", 1): Redaction.keep,
     ("policy_marked", 1): Redaction.keep,
     ("promoted", 1): Redaction.keep,
+    ("canary_started", 1): Redaction.keep,
+    ("canary_ended", 1): Redaction.keep,
     ("round_created", 1): Redaction.keep,
     ("round_advanced", 1): Redaction.keep,
 }

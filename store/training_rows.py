@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from store.agreement import Measure
+from store.completions import messages_read
 from store.effective import Effective, QualitySettings, Reliability
 from store.records import Completion, Message, PairRow, RatingRow
 
@@ -70,7 +71,7 @@ def add_preference(
         PairRow(
             row_id=origin.row_id,
             prompt_id=prompt_id_of(chosen),
-            messages=chosen.messages,
+            messages=messages_read(chosen, max(chosen.num_left_out, rejected.num_left_out)),
             chosen=chosen.text,
             rejected=rejected.text,
             chosen_ids=chosen.token_ids,
@@ -108,7 +109,7 @@ def add_corrections(
             PairRow(
                 row_id=f"{origin.row_id}:edit{number}",
                 prompt_id=prompt_id_of(original),
-                messages=original.messages,
+                messages=messages_read(original),
                 chosen=correction,
                 rejected=original.text,
                 chosen_ids=(),  # nobody sampled the edited answer, so the trainer tokenises both sides alike
@@ -133,7 +134,7 @@ def to_rating_row(
     return RatingRow(
         row_id=row_id,
         prompt_id=prompt_id_of(completion),
-        messages=completion.messages,
+        messages=messages_read(completion),
         completion=completion.text,
         completion_ids=completion.token_ids,
         version=completion.version,
@@ -155,7 +156,7 @@ def prompt_digest(messages: Sequence[Message]) -> str:
 
 def prompt_id_of(completion: Completion) -> str:
     """Chat has no prompt row; equal contexts still have to share an id."""
-    return completion.prompt_id or chat_prompt_id(completion.messages)
+    return completion.prompt_id or chat_prompt_id(messages_read(completion))
 
 
 def chat_prompt_id(messages: Sequence[Message]) -> str:

@@ -42,6 +42,10 @@ def test_a_group_is_reached_by_flag_and_by_variable(monkeypatch: pytest.MonkeyPa
         (["--config", "nowhere.toml"], "nowhere.toml"),
         (["--judge.url", "http://localhost:1/v1"], "both url and model"),
         (["--rollout.order", "newest"], "uncertain"),
+        (["--batch.slots", "0"], "slots"),
+        (["--engine", "vllm"], "either --vllm-url or --vllm-python"),
+        (["--vllm-url", "http://localhost:8000"], "add --engine vllm"),
+        (["--engine", "vllm", "--vllm-url", "localhost:8000"], "does not begin with http://"),
     ],
 )
 def test_an_impossible_value_stops_the_start_and_is_named(
@@ -50,6 +54,25 @@ def test_an_impossible_value_stops_the_start_and_is_named(
     with pytest.raises((SettingsRefused, SystemExit)) as stopped:
         ServeSettings.read(argv, "serve")
     assert says in str(stopped.value) + capsys.readouterr().err
+
+
+def test_vllm_servers_are_a_list_however_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = ("http://one:8000", "http://two:8000")
+    flags = ["--engine", "vllm"]
+    for argv in (["--vllm-url", ",".join(urls)], ["--vllm-url", urls[0], "--vllm-url", urls[1]]):
+        vllm = ServeSettings.read([*flags, *argv], "serve").vllm()
+        assert vllm is not None
+        assert vllm.urls == urls
+    started = ServeSettings.read(
+        [*flags, "--vllm-python", "/venv/bin/python", "--vllm-args", "--max-model-len 4096 --seed 1"], "serve"
+    ).vllm()
+    assert started is not None
+    assert started.arguments == ("--max-model-len", "4096", "--seed", "1")
+    monkeypatch.setenv("HEED_ENGINE", "vllm")
+    monkeypatch.setenv("HEED_VLLM_URL", '["http://one:8000", "http://two:8000"]')
+    from_environment = ServeSettings.read([], "serve").vllm()
+    assert from_environment is not None
+    assert from_environment.urls == urls
 
 
 def test_an_unknown_key_in_the_file_is_named(tmp_path: Path) -> None:
@@ -75,11 +98,11 @@ def test_secrets_are_masked_when_settings_are_shown(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_chips_of_the_chat_are_a_list_of_different_words() -> None:
-    assert ServeSettings.read(["--chat.reasons", "Wrong,Too long"], "serve").web().chat.reasons == (
+    assert ServeSettings.read(["--chat.reasons", "Wrong,Too long"], "serve").webs().chat.reasons == (
         "Wrong",
         "Too long",
     )
-    assert "Incorrect" in ServeSettings.read([], "serve").web().chat.reasons
+    assert "Incorrect" in ServeSettings.read([], "serve").webs().chat.reasons
     for wrong, says in (("Wrong,Wrong", "different ones"), ("a" * 81, "1 to 80 characters")):
         with pytest.raises(SettingsRefused, match=says):
             ServeSettings.read(["--chat.reasons", wrong], "serve")

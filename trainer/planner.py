@@ -40,7 +40,7 @@ def explain(store: Store, settings: TriggerSettings, now: datetime | None = None
     """Every condition for an automatic round. It starts when any trigger and all guards hold."""
     now = now or datetime.now(UTC)
     rounds = read_rounds(store)
-    consumed = next((r for r in rounds if r.state in ("promoted", "rejected")), None)
+    consumed = next((r for r in rounds if r.state in ("promoted", "canary", "rejected")), None)
     fresh = count_new_labels(store, consumed.round_id if consumed else None)
     triggers = (_enough_new_labels(fresh, settings), _waited_long_enough(store, rounds, fresh, settings, now))
     held_back = (*guards(store, settings), _cooled_down(rounds, settings, now))

@@ -17,7 +17,9 @@ from platform import python_version
 from typing import Any
 
 from store.fingerprint import file_sha256
+from store.proof import Proof
 from trainer.gate import Verdict
+from trainer.proving import measure_norms
 from trainer.qlora import LoadedBase
 from trainer.settings import RoundPlan
 
@@ -51,11 +53,17 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def publish_candidate(
-    draft: Path, candidate: Path, plan: RoundPlan, base: LoadedBase, training: Training, verdict: Verdict
+    draft: Path,
+    candidate: Path,
+    plan: RoundPlan,
+    base: LoadedBase,
+    training: Training,
+    verdict: Verdict,
+    proof: Proof | None,
 ) -> None:
     """Complete the draft with card and manifest, and make it the candidate."""
     (draft / "README.md").write_text(write_card(plan, base, training, verdict), "utf-8")
-    manifest = write_manifest(draft, plan, base)
+    manifest = write_manifest(draft, plan, base, proof)
     (draft / "MANIFEST.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
     for path in draft.iterdir():
         _fsync(path)
@@ -73,8 +81,12 @@ def write_json(path: Path, value: object) -> None:
     _fsync(path.parent)
 
 
-def write_manifest(folder: Path, plan: RoundPlan, base: LoadedBase) -> dict[str, object]:
-    """What the files are and what they may be served over."""
+def write_manifest(folder: Path, plan: RoundPlan, base: LoadedBase, proof: Proof | None) -> dict[str, object]:
+    """What the files are, what they may be served over, and what proves that they are what is served.
+
+    `dtype` is what 4-bit weights compute in. A `proof` of None says that the log-probs were not numbers.
+    """
+    quantized = getattr(base.model.config, "quantization_config", None)
     files = sorted(path for path in folder.iterdir() if path.name != "MANIFEST.json")
     return {
         "files": {path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size} for path in files},
@@ -85,8 +97,11 @@ def write_manifest(folder: Path, plan: RoundPlan, base: LoadedBase) -> dict[str,
             "model": base.name,
             "fingerprint": base.fingerprint,
             "quantization": base.quantization,
+            "double_quant": bool(quantized and quantized.bnb_4bit_use_double_quant),
             "dtype": base.dtype,
         },
+        "proof": proof and proof.as_json(),
+        "parent_norms": measure_norms(Path(plan.live_adapter)) if plan.live_adapter else None,
         "settings": asdict(plan.trainer),
     }
 

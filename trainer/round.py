@@ -42,6 +42,7 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     from trainer.library import ProgressLog
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
     from trainer.probes import choose_prompts
+    from trainer.proving import make_proof
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
 
@@ -89,7 +90,8 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     )
     packages = read_packages()
     training = Training(stages, hash_snapshot(snapshot), packages)
-    publish_candidate(draft, folder / "candidate", plan, base, training, verdict)
+    proof = make_proof(base, draft)
+    publish_candidate(draft, folder / "candidate", plan, base, training, verdict, proof)
     write_json(folder / "round.json", asdict(plan) | {"packages": packages})
     write_json(folder / "gate.json", verdict.as_json())
     logger.info("round %s: %s: %s", plan.round_id, verdict.decision, verdict.reason)

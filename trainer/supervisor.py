@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from store.canary_rows import Canary
 from store.database import Store
 from store.effective import QualitySettings
 from store.errors import BadValue, HeedError, StateConflict
@@ -73,8 +74,8 @@ class RoundSupervisor:
     """One round at a time.
 
     `publish(candidate, version)` makes the files servable and returns the weights' sha256; `promote(version,
-    actor, reason)` swaps the version in; `adapter_of(version)` is its folder, None for v0. All are handed in:
-    this room knows no engine.
+    actor, reason)` swaps the version in or puts it on trial; `adapter_of(version)` is its folder, None
+    for v0. All are handed in: this room knows no engine.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class RoundSupervisor:
         store: Store,
         plan: Plan,
         publish: Callable[[Path, str], str],
-        promote: Callable[[str, str, str], Promotion],
+        promote: Callable[[str, str, str], Promotion | Canary],
         adapter_of: Callable[[str], Path | None],
     ) -> None:
         self._store = store
@@ -310,11 +311,11 @@ class RoundSupervisor:
             self._finish(done.round_id, "rejected", reason)
             return
         try:
-            self._promote(done.version, f"round {done.round_id}", reason)
+            taken = self._promote(done.version, f"round {done.round_id}", reason)
         except HeedError as error:
             mark_policy(self._store, done.version, "failed", reason=str(error))
             raise
-        self._finish(done.round_id, "promoted", reason)
+        self._finish(done.round_id, "canary" if isinstance(taken, Canary) else "promoted", reason)
 
     def _finish(self, round_id: str, state: str, reason: str) -> None:
         advance_round(self._store, round_id, state, reason=reason)  # type: ignore[arg-type]

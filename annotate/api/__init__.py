@@ -6,11 +6,14 @@ from fastapi import APIRouter
 
 from annotate.api import (
     adjudication,
+    asking,
+    canary,
     chat,
     data,
     guidelines,
     health,
     labels,
+    models,
     people,
     policies,
     quality,
@@ -22,6 +25,8 @@ from annotate.api import (
 ROUTERS: tuple[APIRouter, ...] = (
     health.routes,
     schema.routes,
+    models.routes,
+    asking.routes,
     chat.routes,
     labels.routes,
     guidelines.routes,
@@ -30,6 +35,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     adjudication.routes,
     quality.routes,
     policies.routes,
+    canary.routes,
     people.routes,
     sources.routes,
 )

@@ -9,15 +9,26 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from annotate.chat import Answer
 from annotate.error_body import error_body
 from annotate.services import WebSettings
 from annotate.text import refuse_controls
+from annotate.writing import Answer
 from store.errors import BadValue
-from store.records import Completion, Message, Sampling
+from store.records import MOST_STOPS, Message, Sampling, TokenLogprob
 
 # Sent by common clients and without effect on the answer; anything else we do not know is refused by name.
 HARMLESS = frozenset(("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"))
+# Refused with any other value; with these they say what is so anyway.
+NEUTRAL: dict[str, object] = {
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "response_format": {"type": "text"},
+}
+MOST_ANSWERS = 8
+MOST_TOP_LOGPROBS = 20
+SMALLEST_LOGPROB = -9999.0  # what OpenAI sends for "very unlikely"; JSON has no infinity
+MOST_SEED = 2**63
+HALF_CHARACTER = "\ufffd"  # what a decoder shows for bytes that are no character
 DONE = "data: [DONE]\n\n"
 
 
@@ -63,11 +74,30 @@ class ChatRequest(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    n: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=MOST_SEED)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     conversation_id: Annotated[str, Field(max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def check_stops(self) -> ChatRequest:
+        for stop in self.stops:
+            refuse_controls(stop)
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts, none of them when there is no option."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many likeliest tokens to tell beside each written one; None for no log-probs at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 def read_messages(request: ChatRequest) -> list[Message]:
@@ -75,44 +105,103 @@ def read_messages(request: ChatRequest) -> list[Message]:
     return [{"role": message.role, "content": message.text} for message in request.messages]
 
 
-def read_sampling(request: ChatRequest, settings: WebSettings) -> Sampling:
-    """How to draw the answer; BadValue for an option that would be ignored or a length over the limit."""
+def read_samplings(request: ChatRequest, settings: WebSettings) -> list[Sampling]:
+    """How to draw each answer; BadValue for an option that would be ignored or a length over the limit.
+
+    A seed is that of the first answer, and the next ones count on from it: they are to differ.
+    """
     _refuse_unsupported(request)
     max_tokens = request.max_completion_tokens or request.max_tokens or settings.max_tokens
     if max_tokens > settings.max_tokens_limit:
         raise BadValue(f"max_tokens {max_tokens} is over the limit of {settings.max_tokens_limit}")
-    return Sampling(
-        temperature=settings.temperature if request.temperature is None else request.temperature,
-        top_p=settings.top_p if request.top_p is None else request.top_p,
-        max_tokens=max_tokens,
-        seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
-    )
+    seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+    try:
+        return [
+            Sampling(
+                temperature=settings.temperature if request.temperature is None else request.temperature,
+                top_p=settings.top_p if request.top_p is None else request.top_p,
+                max_tokens=max_tokens,
+                seed=(seed + number) % MOST_SEED,
+                stop=request.stops,
+            )
+            for number in range(request.n or 1)
+        ]
+    except ValueError as error:
+        raise BadValue(str(error)) from error
 
 
-def write_completion(answer: Answer, created: int) -> dict[str, object]:
-    """The whole answer at once."""
-    message = {"role": "assistant", "content": answer.text}
-    body = _envelope(answer, created, "chat.completion")
+def write_completion(answers: Sequence[Answer], created: int, with_logprobs: bool) -> dict[str, object]:
+    """The finished answers at once; the id of the whole is that of the first of them."""
+    body = _envelope(answers[0], created, "chat.completion")
     body["choices"] = [
-        {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "finish_reason": answer.finish_reason,
+            "logprobs": _logprobs(answer.logprobs) if with_logprobs else None,
+            "heed": _how_drawn(answer),
+        }
+        for index, answer in enumerate(answers)
     ]
-    body["usage"] = _usage(answer.completion)
-    body["heed"] = _how_drawn(answer)
+    body["usage"] = _usage(answers)
+    ids = [answer.completion_id for answer in answers]
+    body["heed"] = {**_how_drawn(answers[0]), "completion_ids": ids}
     return body
 
 
-def write_delta(answer: Answer, created: int, text: str, *, is_first: bool) -> str:
-    """One event of a stream: the text that is new."""
-    delta: dict[str, str] = {"role": "assistant"} if is_first else {}
-    delta["content"] = text
-    return _chunk(answer, created, [{"index": 0, "delta": delta, "finish_reason": None}])
+class StreamWriter:
+    """Server-sent events of answers that grow: each call writes what is new since the last one."""
 
+    def __init__(
+        self, first: Answer, created: int, options: StreamOptions | None, with_logprobs: bool
+    ) -> None:
+        self._first = first
+        self._created = created
+        self._options = options
+        self._with_logprobs = with_logprobs
+        self._shown: dict[int, Answer] = {}
 
-def write_end(answer: Answer, created: int, options: StreamOptions | None) -> str:
-    """The last events of a stream: why it ended, the token counts if asked for, and the end mark."""
-    end = _chunk(answer, created, [{"index": 0, "delta": {}, "finish_reason": answer.finish_reason}])
-    counts = _chunk(answer, created, [], usage=_usage(answer.completion))
-    return end + (counts if options and options.include_usage else "") + DONE
+    def write(self, answers: Sequence[Answer]) -> str:
+        """One event an answer that has grown, one more for each that has ended; empty when nothing is new."""
+        return "".join(self._write_one(index, answer) for index, answer in enumerate(answers))
+
+    def write_end(self, answers: Sequence[Answer]) -> str:
+        """The token counts if they were asked for, and the end mark."""
+        counted = self._options is not None and self._options.include_usage
+        return (self._chunk([], usage=_usage(answers)) if counted else "") + DONE
+
+    def write_place(self, answers: Sequence[Answer]) -> str:
+        """A comment, which clients ignore: the place in the queue, or only that we are still here."""
+        places = [answer.place for answer in answers if answer.place is not None]
+        return f": place {max(places)}\n\n" if places else ": waiting\n\n"
+
+    def _write_one(self, index: int, answer: Answer) -> str:
+        shown = self._shown.get(index)
+        if shown is answer:
+            return ""
+        delta: dict[str, str] = {} if shown else {"role": "assistant"}
+        delta["content"] = answer.text[len(shown.text) if shown else 0 :]
+        new = answer.logprobs[len(shown.logprobs) if shown else 0 :]
+        ended = answer.finish_reason is not None
+        if not (delta["content"] or new or (ended and shown is None)):
+            return self._end(index, answer) if ended else ""
+        self._shown[index] = answer
+        choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
+        if self._with_logprobs:
+            choice["logprobs"] = _logprobs(new)
+        if shown is None:
+            choice["heed"] = {"completion_id": answer.completion_id}
+        return self._chunk([choice]) + (self._end(index, answer) if ended else "")
+
+    def _end(self, index: int, answer: Answer) -> str:
+        self._shown[index] = answer
+        choice = {"index": index, "delta": {}, "finish_reason": answer.finish_reason, "logprobs": None}
+        return self._chunk([{**choice, "heed": _how_drawn(answer)}])
+
+    def _chunk(self, choices: Sequence[object], usage: object = None) -> str:
+        body = _envelope(self._first, self._created, "chat.completion.chunk")
+        body["choices"] = choices
+        return _event({**body, "usage": usage} if usage else body)
 
 
 def write_break(kind: str, message: str) -> str:
@@ -121,22 +210,18 @@ def write_break(kind: str, message: str) -> str:
 
 
 def _refuse_unsupported(request: ChatRequest) -> None:
-    if request.n not in (None, 1):
-        raise BadValue(f"n {request.n} is not supported; one answer is given to a request")
-    given = (name for name, value in (request.model_extra or {}).items() if value is not None)
-    unsupported = sorted(name for name in given if name not in HARMLESS)
+    given = {name: value for name, value in (request.model_extra or {}).items() if value is not None}
+    unsupported = sorted(
+        name for name, value in given.items() if name not in HARMLESS and NEUTRAL.get(name, given) != value
+    )
     if unsupported:
         raise BadValue(f"not supported here: {', '.join(unsupported)}; leave it out")
+    if request.top_logprobs and not request.logprobs:
+        raise BadValue("top_logprobs is only told with logprobs; set logprobs to true")
 
 
 def _envelope(answer: Answer, created: int, kind: str) -> dict[str, object]:
     return {"id": answer.completion_id, "object": kind, "created": created, "model": answer.version}
-
-
-def _chunk(answer: Answer, created: int, choices: Sequence[object], usage: object = None) -> str:
-    body = _envelope(answer, created, "chat.completion.chunk")
-    body["choices"] = choices
-    return _event({**body, "usage": usage} if usage else body)
 
 
 def _event(body: object) -> str:
@@ -144,16 +229,37 @@ def _event(body: object) -> str:
 
 
 def _how_drawn(answer: Answer) -> dict[str, object]:
-    # OpenAI's format has no place for these, and whoever evaluates a policy needs them.
-    drawn: dict[str, object] = {"version": answer.version, "finish_reason": answer.finish_reason}
+    # OpenAI's format has no place for these, and whoever rates or evaluates an answer needs them.
+    drawn: dict[str, object] = {
+        "completion_id": answer.completion_id,
+        "version": answer.version,
+        "finish_reason": answer.finish_reason,
+    }
     if answer.completion is not None:
         drawn["logprob_sum"] = answer.completion.logprob_sum
         drawn["num_tokens"] = len(answer.completion.token_ids)
         drawn["seed"] = answer.completion.sampling.seed
+        drawn["num_left_out"] = answer.completion.num_left_out
     return drawn
 
 
-def _usage(completion: Completion | None) -> dict[str, int]:
-    read = completion.num_prompt_tokens if completion else 0
-    written = len(completion.token_ids) if completion else 0
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, object]:
+    content = [
+        {**_token(token.text, token.logprob), "top_logprobs": [_token(*likely) for likely in token.top]}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(text: str, logprob: float) -> dict[str, object]:
+    # A token that is only part of a character has no text of its own, and so its bytes are not known here.
+    known = None if HALF_CHARACTER in text else list(text.encode())
+    return {"token": text, "logprob": max(logprob, SMALLEST_LOGPROB), "bytes": known}
+
+
+def _usage(answers: Sequence[Answer]) -> dict[str, int]:
+    """Counts as OpenAI does: what was asked once, what was written for every answer."""
+    kept = [answer.completion for answer in answers if answer.completion is not None]
+    read = max((completion.num_prompt_tokens for completion in kept), default=0)
+    written = sum(len(completion.token_ids) for completion in kept)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

@@ -14,9 +14,12 @@ routes = APIRouter(tags=["health"])
 
 
 @routes.get("/healthz")
-def read_health(services: Given) -> dict[str, str]:
-    """Alive. `degraded` when the store is reopening or rebuilding itself."""
-    return {"status": "ok" if services.store.health().get("ok") else "degraded"}
+def read_health(services: Given) -> dict[str, object]:
+    """Alive. `degraded`, with `reasons`: the store repairs itself, or something served is not as promoted."""
+    reasons = [*services.read_problems()]
+    if not services.store.health().get("ok"):
+        reasons.insert(0, "the store is reopening or rebuilding itself, or cannot write its journal")
+    return {"status": "degraded", "reasons": reasons} if reasons else {"status": "ok"}
 
 
 @routes.get("/readyz")

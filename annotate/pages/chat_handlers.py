@@ -22,6 +22,7 @@ from annotate.pages.chat_screen import FRESH, SIDE_BY_SIDE, Screen, Spot, Update
 from annotate.pages.showing import reveal
 from annotate.pages.text import safe_md
 from annotate.pages.top_bar import write_account, write_links
+from annotate.writing import Answer, follow
 from store.completions import new_conversation_id, read_conversations
 from store.errors import BadValue
 from store.policies import live_version
@@ -176,15 +177,11 @@ class Handlers(Screen):
         growing: list[str],
     ) -> Iterator[Update]:
         question = ask(messages[-1]["content"])
-        answers = chat.answer(self._services, person, "live", messages, self._sampling(), conversation_id)
-        shown_at = 0.0
-        with closing(answers):
-            for answer in answers:
+        writing = chat.answer(self._services, person, "live", messages, self._sampling(), conversation_id)
+        with closing(follow([writing])) as grown:
+            for (answer,) in paced(grown):
                 growing[0] = address(path, answer.completion_id)
-                if answer.finish_reason is None and time.monotonic() - shown_at < FRAME_S:
-                    continue
-                shown_at = time.monotonic()
-                rows = [question, say(answer.text, answer.version)]
+                rows = [question, say(answer.text, answer.version) if answer.text else wait(answer.place)]
                 yield {self._parts.chatbot: show_path(path, rows), self._parts.at: growing[0]}
 
     def _stream_two(
@@ -197,22 +194,18 @@ class Handlers(Screen):
     ) -> Iterator[Update]:
         """Both at once, without a version, on the sides where they will be when they are finished."""
         samplings = (self._sampling(), self._sampling())
-        pairs = chat.answer_twice(self._services, person, "live", messages, samplings, conversation_id)
-        yield {
-            self._parts.chatbot: show_path(path, [ask(messages[-1]["content"])]),
-            self._parts.duel: reveal(True),
-        }
-        shown_at = 0.0
-        with closing(pairs):
-            for one, other in pairs:
+        writings = chat.answer_all(self._services, person, "live", messages, samplings, conversation_id)
+        question = ask(messages[-1]["content"])
+        yield {self._parts.duel: reveal(True)}
+        with closing(follow(writings)) as grown:
+            for one, other in paced(grown):
                 left_id = draw_left(one.completion_id, other.completion_id, person)
                 left, right = (one, other) if left_id == one.completion_id else (other, one)
                 growing[0] = address(path, left_id)
-                is_last = one.finish_reason is not None and other.finish_reason is not None
-                if not is_last and time.monotonic() - shown_at < FRAME_S:
-                    continue
-                shown_at = time.monotonic()
+                place = max(answer.place or 0 for answer in (one, other))
+                rows = [question] if one.text or other.text else [question, wait(place or None)]
                 yield {
+                    self._parts.chatbot: show_path(path, rows),
                     self._parts.left: safe_md(left.text),
                     self._parts.right: safe_md(right.text),
                     self._parts.at: growing[0],
@@ -254,3 +247,15 @@ class Handlers(Screen):
         return self.show(person, spot) | {
             self._parts.account: write_account(person, live_version(self._services.store))
         }
+
+
+def paced(
+    grown: Iterator[tuple[Answer, ...]], clock: Callable[[], float] = time.monotonic
+) -> Iterator[tuple[Answer, ...]]:
+    """At most one state a frame, and the last one always."""
+    shown_at = float("-inf")
+    for answers in grown:
+        is_last = all(answer.finish_reason is not None for answer in answers)
+        if is_last or clock() - shown_at >= FRAME_S:
+            shown_at = clock()
+            yield answers

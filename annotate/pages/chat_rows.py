@@ -90,15 +90,31 @@ def say(text: str, version: str) -> dict[str, str]:
     return _bot(f'<span class="written-by">{plain(version)}</span>', text)
 
 
-def wait() -> dict[str, str]:
-    """The row of an answer that has not begun."""
-    return {"role": "assistant", "content": WAITING}
+def wait(place: int | None = None) -> dict[str, str]:
+    """The row of an answer that has not begun; `place` is where it stands in the queue, 1 being next."""
+    if place is None:
+        return {"role": "assistant", "content": WAITING}
+    who = "Next" if place == 1 else _ordinal(place)
+    return {"role": "assistant", "content": WAITING.replace("Waiting for the model", f"{who} in line")}
 
 
 def plain_title(title: str) -> str:
     """A conversation's name in the list: one line, not too long. The list escapes it itself."""
     line = " ".join(title.split())
     return line if len(line) <= 60 else line[:59] + "…"
+
+
+def say_left_out(count: int) -> str:
+    """What the model did not read, in plain words; nothing when it read everything."""
+    if not count:
+        return ""
+    messages, were = ("message", "was") if count == 1 else (f"{count} messages", "were")
+    return f"The oldest {messages} did not fit the model's memory (context) and {were} not read."
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _show_earlier(path: Sequence[Step]) -> list[dict[str, str]]:
@@ -125,7 +141,10 @@ def _caption(step: Step, number: int, is_new_version: bool) -> str:
     divider = f'<span class="now-version">now {version}</span>' if is_new_version else ""
     pager = _pager("sample", "answer", number, step.which_sample, len(step.samples))
     edit = "" if sample.completion.finish_reason == "cancelled" else _button("edit", number, 0, "Edit")
-    return f'{divider}<span class="written-by">{line} {pager} {edit}</span>'
+    left_out = say_left_out(sample.completion.num_left_out)
+    # A paragraph of its own, which the style sheet moves below the answer.
+    notice = f'\n\n<span class="left-out">{left_out}</span>' if left_out else ""
+    return f'{divider}<span class="written-by">{line} {pager} {edit}</span>{notice}'
 
 
 def _said_of(step: Step) -> list[str]:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from annotate.auth import require
 from annotate.branches import Branches, Pair, Step, address
-from annotate.pages.chat_rows import ask, plain_title, show_path
+from annotate.pages.chat_rows import ask, plain_title, say_left_out, show_path
 from annotate.pages.faults import explain
 from annotate.pages.showing import reveal
 from annotate.pages.text import plain, safe_md
@@ -129,11 +129,11 @@ class Screen:
         is_duel = spot.is_side_by_side and view.pair is not None and view.pair.verdict is None
         return {
             **self.idle(),
+            self._parts.says: note(says) if says else "",
             **(self._show_duel(person, view) if is_duel else self._show_reply(view, spot)),
             self._parts.conversation: shown,
             self._parts.conversations: self._list_conversations(person, shown),
             self._parts.mode: spot.mode,
-            self._parts.says: note(says) if says else "",
             self._parts.what_was_wrong: reveal(False),
             self._parts.editor: reveal(False),
         }
@@ -148,7 +148,9 @@ class Screen:
         left, right = view.pair.old, view.pair.new
         if draw_left(left.completion_id, right.completion_id, person) != left.completion_id:
             left, right = right, left
+        left_out = say_left_out(max(left.num_left_out, right.num_left_out))
         return {
+            **({self._parts.says: note(left_out)} if left_out else {}),
             self._parts.chatbot: show_path(view.path[:-1], [ask(view.last.question)]),
             self._parts.at: address(view.path[:-1], left.completion_id),
             self._parts.pair: f"{left.completion_id} {right.completion_id}",

@@ -198,6 +198,15 @@ def test_health_is_open_and_readiness_waits_for_the_policy(store: Store) -> None
         assert client.get("/readyz").json() == {"status": "ready"}
 
 
+def test_health_is_degraded_with_the_reasons_while_something_is_not_as_promoted(store: Store) -> None:
+    with open_client(
+        make_services(store, read_problems=lambda: ("serving v1 instead of v2: truncated",))
+    ) as client:
+        reply = client.get("/healthz")
+        assert reply.json() == {"status": "degraded", "reasons": ["serving v1 instead of v2: truncated"]}
+        assert reply.status_code == 200  # it answers: whoever restarts on a failure must not
+
+
 def test_metrics_are_for_an_admin_or_this_machine(
     client: TestClient, headers: dict[str, str], people: dict[str, Credentials]
 ) -> None:
@@ -225,7 +234,8 @@ def test_a_refusal_of_another_room_keeps_its_sentence(store: Store, people: dict
 
     with open_client(make_services(store, start_round=refuse)) as client:
         reply = client.post("/v1/rounds", headers=bearer(people["admin"]))
-    assert reply.json() == {"error": {"type": "bad_value", "message": "there are no labels to train on"}}
+    said = {"type": "bad_value", "message": "there are no labels to train on", "param": None, "code": None}
+    assert reply.json() == {"error": said}
 
 
 def test_chat_answers_of_an_admin_are_kept_like_any_other(

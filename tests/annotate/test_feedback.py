@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from annotate.chat import Answer, answer, answer_twice
+from annotate.chat import answer, answer_all
 from annotate.feedback import ComparedAs, compare, edit_answer, explain_thumb, rate, set_thumb
 from annotate.services import Services
+from annotate.writing import Answer, follow
 from store.completions import new_conversation_id, read_conversation
 from store.database import Store
 from store.errors import BadValue, NotFound
@@ -16,6 +17,7 @@ from store.labels import TrainingRows, build_rows
 from store.people import Credentials
 from store.ratings import read_rating
 from store.records import Message, Person, Sampling
+from tests.annotate.asking import finish, read_first_words, stop
 from tests.fakes import ScriptedSample
 
 HELLO: list[Message] = [{"role": "user", "content": "Hello?"}]
@@ -28,7 +30,7 @@ def tester(people: dict[str, Credentials]) -> Person:
 
 
 def ask(services: Services, person: Person) -> Answer:
-    return list(answer(services, person, "live", HELLO, SAMPLING))[-1]
+    return finish(answer(services, person, "live", HELLO, SAMPLING))
 
 
 def rows(store: Store) -> TrainingRows:
@@ -37,8 +39,8 @@ def rows(store: Store) -> TrainingRows:
 
 
 def two_answers(services: Services, person: Person) -> tuple[str, str]:
-    pairs = answer_twice(services, person, "live", HELLO, (Sampling(seed=1), Sampling(seed=2)))
-    one, other = list(pairs)[-1]
+    writings = answer_all(services, person, "live", HELLO, (Sampling(seed=1), Sampling(seed=2)))
+    one, other = list(follow(writings))[-1]
     return one.completion_id, other.completion_id
 
 
@@ -46,7 +48,7 @@ def test_the_last_thumb_counts_and_zero_takes_it_back(
     services: Services, store: Store, tester: Person
 ) -> None:
     conversation_id = new_conversation_id()
-    *_, last = answer(services, tester, "live", HELLO, SAMPLING, conversation_id)
+    last = finish(answer(services, tester, "live", HELLO, SAMPLING, conversation_id))
 
     def thumb() -> int:
         return read_conversation(store, conversation_id, tester.person_id)[0].rating
@@ -64,11 +66,11 @@ def test_an_unfinished_answer_cannot_be_rated(
     services: Services, sample: ScriptedSample, tester: Person
 ) -> None:
     sample.gate = threading.Event()
-    answers = answer(services, tester, "live", HELLO, SAMPLING)
-    first = next(answers)
+    writing = answer(services, tester, "live", HELLO, SAMPLING)
+    first = read_first_words(writing)
     with pytest.raises(BadValue, match="still being written"):
         rate(services, tester, first.completion_id, 1)
-    answers.close()
+    stop(writing)
     with pytest.raises(BadValue, match="stopped before its end"):
         rate(services, tester, first.completion_id, 1)
 
@@ -146,13 +148,14 @@ def test_the_answers_own_text_takes_an_edit_back(services: Services, store: Stor
         edit_answer(services, tester, completion_id, " \n")
 
 
-@pytest.mark.usefixtures("sample")
 def test_a_stopped_answer_is_neither_rated_nor_edited_nor_compared(
-    services: Services, tester: Person
+    services: Services, sample: ScriptedSample, tester: Person
 ) -> None:
-    answers = answer(services, tester, "live", HELLO, SAMPLING)
-    stopped = next(answers).completion_id
-    answers.close()
+    sample.gate = threading.Event()
+    writing = answer(services, tester, "live", HELLO, SAMPLING)
+    stopped = read_first_words(writing).completion_id
+    stop(writing)
+    sample.gate.set()
     finished = ask(services, tester).completion_id
     for act in (
         lambda: set_thumb(services, tester, stopped, 1),

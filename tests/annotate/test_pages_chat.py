@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from annotate.pages.chat_handlers import Handlers
+from annotate.pages.chat_rows import wait
 from annotate.pages.chat_screen import CHAT, FRESH, SIDE_BY_SIDE
 from annotate.services import Services
 from store.completions import read_conversation, read_conversations
@@ -84,17 +87,50 @@ def test_a_busy_engine_leaves_the_question_to_be_sent_again(tess: Chatter) -> No
 def test_closing_the_stream_keeps_what_was_written(
     handlers: Handlers, services: Services, tess: Chatter, people: dict[str, Credentials]
 ) -> None:
+    tess.sample.gate = threading.Event()
     frames = handlers.send("Hi", "", "", CHAT, tess.request)
     next(frames)
     conversation_id = next(frames)["conversation"]
-    at = next(frames)["at"]
+    at = next(frame["at"] for frame in frames if "Hello" in str(frame["chatbot"]))
     frames.close()  # type: ignore[attr-defined]
     owner = people["tester"].person.person_id
+    assert services.slots.wait_until_free(owner, 20)
     (turn,) = read_conversation(services.store, conversation_id, owner)
     assert turn.completion.finish_reason == "cancelled"
     settled = handlers.settle(conversation_id, at, CHAT, tess.request)
     assert "Stopped." in settled["says"]
     assert "Hello" in settled["chatbot"]["value"][1]["content"]
+
+
+@pytest.mark.parametrize("mode", [CHAT, SIDE_BY_SIDE])
+def test_whoever_waits_sees_their_place_in_line(tess: Chatter, mode: str) -> None:
+    tess.sample.places, tess.sample.turn = (23,), threading.Event()
+    waiting = tess.handlers.send("Hi", "", "", mode, tess.request)
+    place = next(frame for frame in waiting if "in line" in str(frame.get("chatbot")))
+    assert "23rd in line" in place["chatbot"]["value"][1]["content"]
+    tess.sample.turn.set()
+    *_, last = waiting
+    assert "in line" not in str(last["chatbot"])
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [(None, "Waiting for the model"), (1, "Next in line"), (2, "2nd"), (13, "13th"), (102, "102nd")],
+)
+def test_places_are_told_in_words(place: int | None, words: str) -> None:
+    assert words in wait(place)["content"]
+
+
+def test_what_the_model_did_not_read_is_said_and_still_said_after_a_reload(tess: Chatter) -> None:
+    tess.sample.num_left_out = 4
+    answered = tess.send("Hi")
+    said = "The oldest 4 messages did not fit the model's memory (context) and were not read."
+    assert said in answered["chatbot"]["value"][1]["content"]
+    assert tess.handlers.open(tess.request)["chatbot"] == answered["chatbot"]
+    beside = tess.send("And?", mode=SIDE_BY_SIDE)
+    assert "oldest 4 messages" in beside["says"]
+    tess.sample.num_left_out = 1
+    assert "oldest message did not fit" in tess.send("So?")["chatbot"]["value"][5]["content"]
 
 
 def test_an_empty_message_asks_nobody(tess: Chatter) -> None:

@@ -21,6 +21,7 @@ from annotate.synthetic import SyntheticDesk
 from annotate.web import build_app
 from store.completions import new_completion_id
 from store.database import Store
+from store.engine_stats import EngineStats, VersionStats
 from store.outside import add_outside_labels
 from store.people import add_person
 from store.policies import add_policy, live_version, promote
@@ -40,6 +41,7 @@ from store.records import (
 )
 from store.rounds import advance_round, create_round, running_round
 from store.tasks import add_task
+from tests.canary_desk import StoreDesk
 from tests.e2e.crowd import PASSWORD, add_crowd
 
 ACCOUNTS: tuple[tuple[str, Role], ...] = (("ann", "annotator"), ("tess", "tester"), ("root", "admin"))
@@ -189,6 +191,20 @@ GATE: dict[str, object] = {
 }  # fmt: skip
 
 
+SERVING = EngineStats(
+    versions={
+        "v0": VersionStats(finished=18, tokens=790, first_token_counts=(0, 4, 9, 5, *[0] * 7)),
+        "v1": VersionStats(
+            waiting=2, running=8, finished=1204, cancelled=31, failed=1, tokens=61_880, tokens_per_s=412.0,
+            first_token_counts=(120, 800, 240, 50, 20, 4, *[0] * 5), adapter_bytes=3 << 20,
+        ),
+        "v2": VersionStats(adapter_bytes=3 << 20),
+    },
+    slots=8, parked=3, cache_tokens=5_310, cache_tokens_limit=16_384, cache_bytes=42 << 20,
+    base_bytes=8_700_000,
+)  # fmt: skip
+
+
 def serve(store: Store, port: int) -> None:
     """Answer on 127.0.0.1 until interrupted."""
 
@@ -218,8 +234,10 @@ def serve(store: Store, port: int) -> None:
         read_log=lambda _, __: ["step 39 loss 0.389", "step 40 loss 0.383 <script>alert(1)</script>"],
         is_ready=lambda: True,
         write_metrics=lambda: "",
+        engine_stats=lambda: SERVING,
         synthetic=SyntheticDesk(store, tell),
         settings=WebSettings(),
+        canary=StoreDesk(store),
         show_settings=lambda: {"port": port, "admin_token": None, "trainer": {"beta": 0.1, "rank": 16}},
     )
     uvicorn.run(build_app(services), host="127.0.0.1", port=port, log_level="warning")

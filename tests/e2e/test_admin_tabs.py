@@ -25,7 +25,7 @@ SCREENSHOTS = Path("screenshots")
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 # Each tab with an element that only its own reading of the store fills, and what that must say.
 TABS = {
-    "overview": ("#counts", "judged today"),
+    "overview": ("#serving", "slots writing"),
     "rounds": ("#rounds", "failed"),
     "versions": ("#versions", "candidate"),
     "data": ("#report", "ratings"),
@@ -297,3 +297,28 @@ def test_guidelines_are_previewed_as_written_and_saved_after_a_question(admin: P
     expect(admin.locator("#guidelines-row")).to_contain_text("Save as version 1?")
     admin.locator("#guidelines-confirm").click()
     expect(admin.locator("#guidelines-versions")).to_contain_text("Version 1")
+
+
+def test_a_canary_is_started_after_a_question_and_shown_beside_live_until_it_is_stopped(
+    admin: Page, url: str
+) -> None:
+    open_tab(admin, url, "versions")
+    status = admin.locator("#canary")
+    expect(status).to_contain_text("No version is on trial")
+    expect(admin.locator("#canary-end")).to_be_hidden()
+    pick(admin, "canary-pick", "v2")
+    admin.locator("#canary-share input").fill("25")
+    admin.locator("#canary-start").click()
+    expect(admin.locator("#canary-start-row")).to_contain_text(
+        "Let v2 (candidate) answer 25 % of conversations"
+    )
+    admin.locator("#canary-start-confirm").click()
+    expect(admin.locator("#canary-says")).to_contain_text("v2 is on trial beside v1.")
+    expect(status).to_contain_text("25.0 % of conversations set, no conversation yet")
+    expect(status).to_contain_text("each side needs 10")
+    expect(admin.locator("#canary-begin")).to_be_hidden()
+    admin.locator("#canary-stop").click()
+    admin.locator("#canary-stop-reason textarea, #canary-stop-reason input").first.fill("seen enough")
+    admin.locator("#canary-stop-confirm").click()
+    expect(admin.locator("#canary-past")).to_contain_text("seen enough")
+    expect(status).to_contain_text("No version is on trial")

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from serving.in_process import InProcessEngine
 from serving.settings import BaseSettings
+from tests.serving.real_vllm import RealVllm
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -107,6 +108,14 @@ def engine(base_dir: Path) -> Iterator[InProcessEngine]:
     engine = InProcessEngine(BaseSettings(str(base_dir), quantization="none", dtype="float32"))
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def vllm_server(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealVllm]:
+    """A real vLLM over the base; only tests marked `vllm` may ask for it."""
+    server = RealVllm(base_dir, tmp_path_factory.mktemp("vllm") / "log").launch().wait()
+    yield server
+    server.kill()
 
 
 Reference = Callable[[str, str, int], list[int]]

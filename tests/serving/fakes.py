@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from serving.batching import Request
+from serving.engine import EngineStats, VersionStats
+from serving.request import Request
 from serving.scoring import Scoring
 from store.records import Chunk, Message, Sampling
 
@@ -29,19 +30,22 @@ class ScriptedBatch:
 
     def __init__(self, is_open: bool = True) -> None:
         self.requests: list[Request] = []
+        self.reading: list[Request] = []
         self.joined: list[list[Request]] = []
+        self.parked: list[list[Request]] = []
         self.scored: list[list[Scoring]] = []
         self.error: Exception | None = None
         self.gate = threading.Semaphore(10_000 if is_open else 0)
         self.has_joined = threading.Semaphore(0)
 
-    def join(self, newcomers: list[Request]) -> None:
+    def admit(self, newcomers: list[Request]) -> None:
         self.joined.append(list(newcomers))
         self.requests += newcomers
         self.has_joined.release()
-        self.step()
 
     def step(self) -> None:
+        if not self.requests:
+            return
         self.gate.acquire()
         if self.error is not None:
             error, self.error = self.error, None
@@ -49,6 +53,10 @@ class ScriptedBatch:
         for request in self.requests:
             request.add(7, -0.5, frozenset())
         self.drop_finished()
+
+    def park(self, parked: Sequence[Request]) -> None:
+        self.parked.append(list(parked))
+        self.requests = [request for request in self.requests if request not in parked]
 
     def score(self, rows: Sequence[Scoring]) -> list[float]:
         self.scored.append(list(rows))
@@ -86,10 +94,26 @@ class ScriptedEngine:
     def versions(self) -> list[str]:
         return list(self.loaded)
 
+    @property
+    def base_fingerprint(self) -> str:
+        return "0" * 64
+
+    def stats(self) -> EngineStats:
+        return EngineStats({version: VersionStats() for version in self.loaded})
+
+    def close(self) -> None:
+        self.loaded.clear()
+
     def generate(
-        self, version: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
+        self,
+        version: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        background: bool = False,
+        top_logprobs: int | None = None,
     ) -> Iterator[Chunk]:
         assert messages
+        assert top_logprobs is None
         assert version in self.loaded, f"{version} was unloaded under a request"
         with self._lock:
             text = self.answers.pop(0) if self.answers else f"{version} says {sampling.seed} {background}"

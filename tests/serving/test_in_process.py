@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from serving.base_model import keep_weights_unpacked, nf4_config
-from serving.in_process import InProcessEngine, put_adapter, share_base
-from serving.scheduler import BatchSettings
-from serving.settings import BaseSettings
+from serving.in_process import InProcessEngine
+from serving.lora import LoraLinear
+from serving.settings import BaseSettings, BatchSettings
+from serving.streaming import HALF_CHARACTER
 from store.errors import BadValue, NotFound, StateConflict
-from store.records import Chunk, Sampling
+from store.records import Chunk, Message, Sampling
 from tests.serving.conftest import Reference, generate_greedily
-from tests.serving.fakes import ask
+from tests.serving.fakes import ask, wait_until
 
 TEXTS = [
     "the fox",
@@ -41,14 +43,7 @@ def finish(chunks: Iterator[Chunk]) -> Chunk:
     read = list(chunks)
     assert [chunk.finish_reason for chunk in read[:-1]] == [None] * (len(read) - 1)
     last = read[-1]
-    return Chunk(
-        "".join(chunk.text for chunk in read),
-        last.version,
-        last.finish_reason,
-        last.token_ids,
-        last.logprob_sum,
-        last.num_prompt_tokens,
-    )
+    return replace(last, text="".join(chunk.text for chunk in read))
 
 
 def test_eight_at_a_time_answer_as_generate_does(
@@ -92,17 +87,23 @@ def test_two_versions_answer_at_once_and_never_mix(
     assert greedy("v1", TEXTS[0], 24) != greedy("v2", TEXTS[0], 24)
 
 
-def test_versions_share_the_tensors_of_the_base(engine: InProcessEngine, adapters: dict[str, Path]) -> None:
-    base = dict(engine.base.model.named_parameters())
-    for adapter in (adapters["v1"], adapters["v2"]):
-        tree = put_adapter(share_base(engine.base.model), adapter)
-        wrapped = {
-            name.replace(".base_layer", ""): p for name, p in tree.named_parameters() if "lora" not in name
-        }
-        assert {name: p.data_ptr() for name, p in wrapped.items()} == {
-            n: p.data_ptr() for n, p in base.items()
-        }
-    assert not any("lora" in name for name, _ in engine.base.model.named_modules())
+def test_loading_leaves_the_tensors_of_the_base_where_they_are(
+    engine: InProcessEngine, adapters: dict[str, Path]
+) -> None:
+    def base_tensors() -> dict[str, tuple[int, bytes]]:
+        named = engine.base.model.named_parameters()
+        return {n.replace(".base.", "."): (p.data_ptr(), p.detach().numpy().tobytes()) for n, p in named}
+
+    before = base_tensors()
+    for version in ("v1", "v2"):
+        engine.load(version, adapters[version])
+        finish(engine.generate(version, ask("a"), GREEDY))
+    assert base_tensors() == before
+    figures = engine.stats()
+    assert figures.versions["v1"].adapter_bytes == figures.versions["v2"].adapter_bytes > 0
+    assert figures.base_bytes == sum(p.nbytes for p in engine.base.model.parameters()) + sum(
+        b.nbytes for b in engine.base.model.buffers()
+    )
 
 
 def test_a_seed_gives_the_same_tokens_alone_and_in_company(
@@ -227,21 +228,116 @@ def test_unload_waits_for_the_answer_in_flight(engine: InProcessEngine) -> None:
         engine.generate("v0", ask("a"), GREEDY)
 
 
-def test_unload_frees_the_adapter(
-    engine: InProcessEngine, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[weakref.ref[torch.nn.Module]] = []
-
-    def remember(tree: torch.nn.Module, adapter: Path) -> torch.nn.Module:
-        model: torch.nn.Module = put_adapter(tree, adapter)
-        seen.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr("serving.in_process.put_adapter", remember)
+def test_unload_frees_the_adapter(engine: InProcessEngine, adapters: dict[str, Path]) -> None:
     engine.load("v1", adapters["v1"])
     finish(engine.generate("v1", ask("a"), GREEDY))
+    layers = [module for module in engine.base.model.modules() if isinstance(module, LoraLinear)]
+    held = [weakref.ref(part) for layer in layers for part in layer.pairs["v1"]]
+    assert len(held) == 2 * 2 * 3  # two layers, three targets, A and B
     engine.unload("v1")
-    assert [model() for model in seen] == [None]
+    assert not any(layer.pairs for layer in layers)
+    assert [part() for part in held] == [None] * len(held)
+
+
+def test_a_long_prompt_is_read_in_pieces_beside_a_running_answer(
+    base_dir: Path, adapters: dict[str, Path], greedy: Reference
+) -> None:
+    """Chunks of 16 tokens: the short question finishes its reading first, and nobody's answer changes."""
+    settings = BatchSettings(prefill_tokens=16)
+    engine = InProcessEngine(BaseSettings(str(base_dir), quantization="none", dtype="float32"), settings)
+    engine.load("v1", adapters["v1"])
+    engine.load("v2", adapters["v2"])
+    texts = [TEXTS[2], TEXTS[5], TEXTS[0], TEXTS[1]]
+    asked = [(v, text, engine.generate(v, ask(text), GREEDY)) for text in texts for v in ("v1", "v2")]
+    for version, text, chunks in asked:
+        assert list(finish(chunks).token_ids) == greedy(version, text, 24)
+    engine.close()
+
+
+def test_parked_work_goes_on_as_if_nothing_had_happened(base_dir: Path, adapters: dict[str, Path]) -> None:
+    settings = BatchSettings(slots=3, background_slots=3, background_beside=0)
+    engine = InProcessEngine(BaseSettings(str(base_dir), quantization="none", dtype="float32"), settings)
+    engine.load("v1", adapters["v1"])
+    sampling = [Sampling(temperature=1.2, max_tokens=120, seed=seed) for seed in range(3)]
+    alone = [finish(engine.generate("v1", ask(TEXTS[i]), one)) for i, one in enumerate(sampling)]
+    background = [engine.generate("v1", ask(TEXTS[i]), one, True) for i, one in enumerate(sampling)]
+    for text in TEXTS[3:8]:
+        finish(engine.generate("v1", ask(text), Sampling(temperature=0, max_tokens=3)))
+    again = [finish(chunks) for chunks in background]
+    assert [answer.token_ids for answer in again] == [answer.token_ids for answer in alone]
+    assert [a.logprob_sum for a in again] == pytest.approx([a.logprob_sum for a in alone], abs=1e-3)
+    engine.close()
+
+
+def test_an_answer_ends_before_the_first_stop_text(
+    engine: InProcessEngine, adapters: dict[str, Path]
+) -> None:
+    engine.load("v1", adapters["v1"])
+    whole = finish(engine.generate("v1", ask("the fox"), GREEDY))
+    text = whole.text.rstrip(HALF_CHARACTER)
+    stop = text[len(text) // 2 : len(text) // 2 + 3]
+    assert stop
+    sampling = replace(GREEDY, stop=("never in it at all", stop))
+    chunks = list(engine.generate("v1", ask("the fox"), sampling))
+    assert "".join(chunk.text for chunk in chunks) == text[: text.index(stop)]
+    last = chunks[-1]
+    assert last.finish_reason == "stop"
+    assert last.token_ids == whole.token_ids[: len(last.token_ids)]
+    wait_until(lambda: engine.stats().versions["v1"].finished == 2)  # neither was cancelled
+    assert engine.stats().versions["v1"].cancelled == 0
+    assert last.logprob_sum == pytest.approx(
+        engine.score("v1", ask("the fox"), [last.token_ids])[0], abs=1e-3
+    )
+
+
+def test_log_probs_are_told_token_by_token(engine: InProcessEngine, adapters: dict[str, Path]) -> None:
+    engine.load("v1", adapters["v1"])
+    chunks = list(engine.generate("v1", ask("the fox"), GREEDY, top_logprobs=3))
+    told = [token for chunk in chunks for token in chunk.logprobs]
+    assert len(told) == len(chunks[-1].token_ids)
+    assert sum(token.logprob for token in told) == pytest.approx(chunks[-1].logprob_sum)
+    for token in told:
+        assert len(token.top) == 3
+        assert token.top[0] == (token.text, pytest.approx(token.logprob))  # greedy: the likeliest is written
+        assert token.top[0][1] >= token.top[1][1] >= token.top[2][1]
+    assert not any(chunk.logprobs for chunk in engine.generate("v1", ask("the fox"), GREEDY))
+
+
+def test_the_oldest_messages_are_left_out_and_counted(engine: InProcessEngine) -> None:
+    engine.load("v0", None)
+    system: Message = {"role": "system", "content": "be brief"}
+    old: list[Message] = [
+        {"role": role, "content": f"{number} lazy dog " * 5}
+        for number in range(6)
+        for role in ("user", "assistant")
+    ]
+    last = ask("the fox")
+    answer = finish(engine.generate("v0", [system, *old, *last], GREEDY))
+    assert 0 < answer.num_left_out < 12
+    kept = finish(engine.generate("v0", [system, *old[answer.num_left_out :], *last], GREEDY))
+    assert (kept.num_left_out, kept.token_ids) == (0, answer.token_ids)
+
+
+def test_whoever_waits_is_told_the_place(base_dir: Path) -> None:
+    engine = InProcessEngine(
+        BaseSettings(str(base_dir), quantization="none", dtype="float32"), BatchSettings(slots=1)
+    )
+    engine.load("v0", None)
+    first = engine.generate("v0", ask("a"), Sampling(temperature=1, max_tokens=250, seed=1))
+    second, third = (engine.generate("v0", ask("a"), GREEDY) for _ in range(2))
+    engine._batch.step = slow_down(engine._batch.step)  # type: ignore[method-assign]
+    assert (next(second).place, next(third).place) == (1, 2)
+    del first
+    assert finish(second).finish_reason == finish(third).finish_reason
+    engine.close()
+
+
+def slow_down(step: Callable[[], None]) -> Callable[[], None]:
+    def slow_step() -> None:
+        time.sleep(0.01)
+        step()
+
+    return slow_step
 
 
 def test_a_version_is_loaded_once(engine: InProcessEngine) -> None:
@@ -250,17 +346,8 @@ def test_a_version_is_loaded_once(engine: InProcessEngine) -> None:
         engine.load("v0", None)
 
 
-def test_four_bit_versions_share_the_quantized_tensors_and_answer_as_generate_does(
-    base_dir: Path, adapters: dict[str, Path]
-) -> None:
+def test_four_bit_versions_answer_as_generate_does(base_dir: Path, adapters: dict[str, Path]) -> None:
     engine = InProcessEngine(BaseSettings(str(base_dir), quantization="nf4"), BatchSettings(slots=8))
-    trees = [put_adapter(share_base(engine.base.model), adapters[version]) for version in ("v1", "v2")]
-    layers = [[module for module in tree.modules() if isinstance(module, Linear4bit)] for tree in trees]
-    assert len(layers[0]) == 14
-    for one, other in zip(*layers, strict=True):
-        assert one.weight.data_ptr() == other.weight.data_ptr()
-        assert one.weight.quant_state.absmax.data_ptr() == other.weight.quant_state.absmax.data_ptr()
-        assert one.quant_state is other.quant_state
     for version in ("v1", "v2"):
         engine.load(version, adapters[version])
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base_dir)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from serving.adapters import BadAdapter, publish
 from serving.in_process import InProcessEngine
-from serving.policies import PolicyBoard, find_earlier_versions
+from serving.policies import PolicyBoard
 from serving.settings import BaseSettings
+from serving.trail import find_earlier_versions
 from store.clock import utc
 from store.database import Store
 from store.errors import HeedError, NotFound, StateConflict
@@ -65,7 +68,7 @@ def wait_for_unloading() -> None:
 def test_a_fresh_store_serves_the_base(board: PolicyBoard) -> None:
     assert say(board, "live") == say(board, "base") == say(board, "v0") == "v0 says 0 False"
     assert board.is_ready()
-    assert board.degraded is None
+    assert board.problems() == ()
 
 
 def test_a_promoted_version_answers_as_live(board: PolicyBoard, store: Store) -> None:
@@ -150,15 +153,17 @@ def test_a_version_whose_files_are_gone_is_not_retained(board: PolicyBoard, poli
 def test_of_two_racing_promotions_one_wins(store: Store, policies: Path) -> None:
     """Both begin while v0 is live; the second finds that it is not any more."""
     meeting = threading.Barrier(2)
-
-    class MeetingEngine(ScriptedEngine):
-        def generate(self, version, messages, sampling, background=False):  # type: ignore[no-untyped-def]
-            if version != "v0":
-                meeting.wait(timeout=10)
-            return super().generate(version, messages, sampling, background)
-
-    board = PolicyBoard(store, MeetingEngine(), policies)
+    board = PolicyBoard(store, ScriptedEngine(), policies)
     board.start()
+    for version in ("v1", "v2"):
+        board.resolve(version)
+    really = board._loader.require_files
+
+    def meet(version: str) -> None:
+        really(version)
+        meeting.wait(timeout=10)
+
+    board._loader.require_files = meet  # type: ignore[method-assign]
     refused: list[HeedError] = []
 
     def try_to_promote(version: str) -> None:
@@ -175,6 +180,34 @@ def test_of_two_racing_promotions_one_wins(store: Store, policies: Path) -> None
     assert len(refused) == 1
     assert len(read_promotions(store)) == 1
     assert board.live == live_version(store)
+
+
+def test_however_promotions_race_rollbacks_the_pointer_and_the_history_agree(
+    board: PolicyBoard, store: Store
+) -> None:
+    outcomes: list[bool] = []
+
+    def act(flip: Callable[[], object]) -> None:
+        try:
+            flip()
+        except StateConflict:
+            outcomes.append(False)
+        else:
+            outcomes.append(True)
+
+    for turn in range(25):
+        version = VERSIONS[turn % 2]
+        flips = (partial(board.promote, version, "ada", ""), partial(board.roll_back, "bob", "v3"))
+        threads = [threading.Thread(target=act, args=(flip,)) for flip in flips]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=10)
+        assert board.live == live_version(store)
+    history = read_promotions(store, limit=100)
+    assert len(history) == sum(outcomes) >= 25
+    assert len(outcomes) == 50
+    assert all(after.previous == before.version for after, before in pairwise(history))
 
 
 def test_only_the_last_versions_stay_loaded(board: PolicyBoard, scripted: ScriptedEngine) -> None:
@@ -220,7 +253,7 @@ def test_start_serves_the_recorded_version(store: Store, policies: Path) -> None
     promote(store, "v2", "ada")
     board = PolicyBoard(store, ScriptedEngine(), policies)
     board.start()
-    assert (board.live, board.degraded) == ("v2", None)
+    assert (board.live, board.problems()) == ("v2", ())
     assert set(board.loaded_versions()) == {"v0", "v2"}
 
 
@@ -236,15 +269,14 @@ def test_start_walks_back_to_the_last_good_version_and_says_why(
     board.start()
     newest = read_promotions(store)[0]
     assert (board.live, newest.version, newest.kind, newest.previous) == ("v1", "v1", "rollback", "v3")
-    assert board.degraded is not None
-    assert board.degraded == newest.reason
-    assert board.degraded.startswith(
+    assert board.problems() == (newest.reason,)
+    assert newest.reason.startswith(
         "serving v1 instead of v3: v3: policy v3: its weights are not those registered"
     )
     last = list(board.sample("live", ask("why"), Sampling(temperature=0, max_tokens=24)))[-1]
     assert list(last.token_ids) == greedy("v1", "why", 24)
     board.promote("v4", "ada", "")
-    assert board.degraded is None
+    assert board.problems() == ()
 
 
 def test_start_serves_the_base_when_nothing_else_is_left(store: Store, policies: Path) -> None:

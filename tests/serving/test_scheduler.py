@@ -9,18 +9,23 @@ from dataclasses import replace
 
 import pytest
 
-from serving.batching import Request
-from serving.scheduler import BatchSettings, Scheduler
+from serving.request import Request
+from serving.scheduler import Scheduler
 from serving.scoring import Scoring
+from serving.settings import BatchSettings
 from store.errors import Busy, HeedError, StateConflict
 from store.records import Sampling
 from tests.serving.fakes import ScriptedBatch, wait_until
 
-SETTINGS = BatchSettings(slots=4, background_slots=2, max_waiting=4, prefill_tokens=100, stream_s=0.0)
+SETTINGS = BatchSettings(
+    slots=4, background_slots=2, background_beside=1, max_waiting=4, stream_s=0.0, cache_tokens=1000
+)
 
 
-def request(max_tokens: int = 2, background: bool = False, prompt_length: int = 3) -> Request:
-    return Request([1] * prompt_length, Sampling(), max_tokens, background)
+def request(
+    max_tokens: int = 2, background: bool = False, prompt_length: int = 3, version: str = "v1"
+) -> Request:
+    return Request(version, [1] * prompt_length, Sampling(), max_tokens, background)
 
 
 def read(asked: Request) -> list[int]:
@@ -41,12 +46,12 @@ def closed_batch() -> ScriptedBatch:
 @pytest.fixture
 def stopped(closed_batch: ScriptedBatch) -> Iterator[Scheduler]:
     """A scheduler held inside its first step by one long request, so that others pile up behind it."""
-    scheduler = Scheduler("v1", closed_batch, SETTINGS)  # type: ignore[arg-type]
+    scheduler = Scheduler(closed_batch, SETTINGS)  # type: ignore[arg-type]
     scheduler.submit(request(max_tokens=50))
     assert closed_batch.has_joined.acquire(timeout=10)
     yield scheduler
     closed_batch.gate.release(10_000)
-    scheduler.close(cancel=True)
+    scheduler.close()
 
 
 def test_requests_that_wait_join_together(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
@@ -71,20 +76,34 @@ def test_people_go_before_background_work(stopped: Scheduler, closed_batch: Scri
     assert order.index(people[3]) < order.index(background[0])
 
 
-def test_background_work_never_holds_more_than_its_slots(
-    stopped: Scheduler, closed_batch: ScriptedBatch
-) -> None:
+def test_background_work_never_holds_more_than_its_slots() -> None:
+    batch = ScriptedBatch(is_open=False)
+    scheduler = Scheduler(batch, SETTINGS)  # type: ignore[arg-type]
+    background = [request(background=True) for _ in range(4)]
+    for one in background:
+        scheduler.submit(one)
+    batch.gate.release(10_000)
+    for one in background:
+        read(one)
+    assert max(len(joined) for joined in batch.joined) <= 2
+    scheduler.close()
+
+
+def test_beside_people_background_work_holds_fewer(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
     background = [request(background=True) for _ in range(4)]
     for one in background:
         stopped.submit(one)
     closed_batch.gate.release(10_000)
     for one in background:
         read(one)
-    assert [len(joined) for joined in closed_batch.joined] == [1, 2, 2]
+    assert [len(joined) for joined in closed_batch.joined] == [1, 1, 1, 1, 1]
 
 
-def test_long_prompts_are_not_all_prefilled_at_once(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
-    asked = [request(prompt_length=60) for _ in range(3)]
+def test_nobody_is_let_in_whom_the_cache_could_not_hold_to_the_end(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    """1,000 columns: beside the 53 of the running one there is room for one of 400, not for two."""
+    asked = [request(prompt_length=398) for _ in range(3)]
     for one in asked:
         stopped.submit(one)
     closed_batch.gate.release(10_000)
@@ -93,16 +112,70 @@ def test_long_prompts_are_not_all_prefilled_at_once(stopped: Scheduler, closed_b
     assert [len(joined) for joined in closed_batch.joined] == [1, 1, 1, 1]
 
 
+def test_one_that_is_larger_than_the_cache_may_try_alone() -> None:
+    batch = ScriptedBatch()
+    scheduler = Scheduler(batch, SETTINGS)  # type: ignore[arg-type]
+    asked = request(prompt_length=5000)
+    scheduler.submit(asked)
+    assert read(asked) == [7, 7]
+    scheduler.close()
+
+
+def test_background_work_is_parked_when_people_need_its_slots_and_goes_on_later() -> None:
+    batch = ScriptedBatch(is_open=False)
+    scheduler = Scheduler(batch, replace(SETTINGS, background_slots=4, background_beside=2))  # type: ignore[arg-type]
+    background = [request(max_tokens=6, background=True) for _ in range(4)]
+    for one in background:
+        scheduler.submit(one)
+    assert batch.has_joined.acquire(timeout=10)
+    batch.gate.release(2)
+    wait_until(lambda: min(len(one.token_ids) for one in background) >= 1)
+    people = [request(max_tokens=2) for _ in range(4)]
+    for one in people:
+        scheduler.submit(one)
+    batch.gate.release(10_000)
+    assert [read(one) for one in people] == [[7, 7]] * 4
+    assert [read(one) for one in background] == [[7] * 6] * 4
+    assert {one for parked in batch.parked for one in parked} <= set(background)
+    assert len(batch.parked[0]) >= 1
+    scheduler.close()
+
+
+def test_the_place_in_the_queue_is_known_until_it_is_served(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    asked = [request() for _ in range(3)]
+    for one in asked:
+        stopped.submit(one)
+    assert [stopped.place_of(one) for one in asked] == [1, 2, 3]
+    closed_batch.gate.release(10_000)
+    read(asked[0])
+    assert stopped.place_of(asked[0]) is None
+
+
+def test_one_that_is_cancelled_while_it_waits_leaves_the_queue(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    waiting = [request(prompt_length=990), request(prompt_length=990)]
+    for one in waiting:
+        stopped.submit(one)
+    waiting[1].is_cancelled = True
+    closed_batch.gate.release(2)
+    assert read(waiting[1]) == []
+    assert waiting[1].finish_reason == "cancelled"
+    assert stopped.place_of(waiting[0]) == 1
+
+
 def test_a_full_queue_says_so(stopped: Scheduler) -> None:
     for _ in range(4):
         stopped.submit(request())
-    with pytest.raises(Busy, match="4 requests wait for policy v1"):
+    with pytest.raises(Busy, match="4 requests wait for an answer"):
         stopped.submit(request())
     stopped.submit(request(background=True))
 
 
 def test_a_cancelled_request_ends_at_the_next_step(closed_batch: ScriptedBatch) -> None:
-    scheduler = Scheduler("v1", closed_batch, SETTINGS)  # type: ignore[arg-type]
+    scheduler = Scheduler(closed_batch, SETTINGS)  # type: ignore[arg-type]
     asked = request(max_tokens=1000)
     scheduler.submit(asked)
     assert closed_batch.has_joined.acquire(timeout=10)
@@ -135,14 +208,14 @@ def test_an_error_reaches_every_caller_and_the_next_request_is_served(
 def test_an_answer_that_was_complete_before_the_error_is_still_delivered() -> None:
     """The failing step may have drawn somebody's last token already; that reader must not wait for ever."""
     batch = ScriptedBatch()
-    scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
+    scheduler = Scheduler(batch, SETTINGS)  # type: ignore[arg-type]
     complete = request(max_tokens=1)
 
     def draw_then_break(newcomers: list[Request]) -> None:
         newcomers[0].add(7, -0.5, frozenset())
         raise RuntimeError("out of memory")
 
-    batch.join = draw_then_break  # type: ignore[method-assign]
+    batch.admit = draw_then_break  # type: ignore[method-assign]
     scheduler.submit(complete)
     assert read(complete) == [7]
     assert complete.finish_reason == "length"
@@ -151,9 +224,10 @@ def test_an_answer_that_was_complete_before_the_error_is_still_delivered() -> No
 
 def test_an_answer_of_nan_is_an_error() -> None:
     batch = ScriptedBatch(is_open=False)
-    scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
+    scheduler = Scheduler(batch, SETTINGS)  # type: ignore[arg-type]
     asked = request(max_tokens=5)
-    asked.logprob_sum = float("nan")
+    asked.add(7, float("nan"), frozenset())
+    batch.step = lambda: None  # type: ignore[method-assign]
     scheduler.submit(asked)
     batch.gate.release(10)
     with pytest.raises(HeedError, match="are not numbers"):
@@ -161,21 +235,50 @@ def test_an_answer_of_nan_is_an_error() -> None:
     scheduler.close()
 
 
-def test_closing_waits_for_the_last_answer_and_refuses_new_ones(
+def test_draining_a_version_waits_for_its_last_answer_and_for_nobody_else(
     stopped: Scheduler, closed_batch: ScriptedBatch
 ) -> None:
-    asked = request()
+    """`stopped` holds a long request of v1: v2 may leave while it runs."""
+    asked, own_scoring = request(version="v2"), scoring(version="v2")
     stopped.submit(asked)
-    closing = threading.Thread(target=stopped.close)
-    closing.start()
-    wait_until(lambda: stopped.is_closing)
-    with pytest.raises(StateConflict, match="policy v1 is being unloaded"):
-        stopped.submit(request())
-    assert closing.is_alive()
-    closed_batch.gate.release(10_000)
-    closing.join(timeout=10)
-    assert not closing.is_alive()
+    stopped.submit_scoring(own_scoring)
+    draining = threading.Thread(target=stopped.drain, args=("v2",))
+    draining.start()
+    wait_until(lambda: refuses(stopped, "v2"))
+    with pytest.raises(StateConflict, match="policy v2 is being unloaded"):
+        stopped.submit(request(version="v2"))
+    stopped.submit(request())
+    assert draining.is_alive()
+    closed_batch.gate.release(5)
+    draining.join(timeout=10)
+    assert not draining.is_alive()
     assert read(asked) == [7, 7]
+    assert own_scoring.logprob_sum.done()
+
+
+def refuses(scheduler: Scheduler, version: str) -> bool:
+    try:
+        scheduler.submit_scoring(scoring(version=version))
+    except StateConflict:
+        return True
+    return False
+
+
+def test_the_figures_say_what_was_answered() -> None:
+    batch = ScriptedBatch()
+    scheduler = Scheduler(batch, SETTINGS)  # type: ignore[arg-type]
+    for version in ("v1", "v2"):
+        scheduler.open(version)
+    asked = [request(max_tokens=3), request(max_tokens=5, version="v2"), request(background=True)]
+    for one in asked:
+        scheduler.submit(one)
+    for one in asked:
+        read(one)
+    first, second = (scheduler.counter(version).read(0, 0, 0) for version in ("v1", "v2"))
+    assert (first.tokens, first.finished, second.tokens, second.finished) == (5, 2, 5, 1)
+    assert (sum(first.first_token_counts), sum(second.first_token_counts)) == (1, 1)
+    assert first.tokens_per_s > 0
+    scheduler.close()
 
 
 @pytest.mark.parametrize("wrong", [{"slots": 0}, {"max_waiting": -1}, {"stream_s": 5.0}])
@@ -184,13 +287,13 @@ def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
         BatchSettings(**wrong)  # type: ignore[arg-type]
 
 
-def scoring(num_tokens: int = 5) -> Scoring:
-    return Scoring([1] * 3, [2] * (num_tokens - 3))
+def scoring(num_tokens: int = 5, version: str = "v1") -> Scoring:
+    return Scoring(version, [1] * 3, [2] * (num_tokens - 3))
 
 
 def test_waiting_answers_are_scored_together_as_far_as_the_limit_goes() -> None:
     batch = ScriptedBatch(is_open=False)
-    scheduler = Scheduler("v1", batch, replace(SETTINGS, score_tokens=10))  # type: ignore[arg-type]
+    scheduler = Scheduler(batch, replace(SETTINGS, score_tokens=10))  # type: ignore[arg-type]
     scheduler.submit(request(max_tokens=2, background=True))
     assert batch.has_joined.acquire(timeout=10)
     waiting = [scoring(5), scoring(5), scoring(4), scoring(30)]
@@ -235,19 +338,29 @@ def test_an_error_while_scoring_reaches_whoever_waits_and_no_answer(
     assert "failed to score 1 answers" in caplog.text
 
 
-def test_closing_scores_what_was_taken_and_cancelling_does_not() -> None:
-    for is_cancelled in (False, True):
-        batch = ScriptedBatch(is_open=False)
-        scheduler = Scheduler("v1", batch, SETTINGS)  # type: ignore[arg-type]
-        scheduler.submit(request(background=True))
-        assert batch.has_joined.acquire(timeout=10)
-        waiting = scoring()
-        scheduler.submit_scoring(waiting)
-        closing = threading.Thread(target=scheduler.close, args=(is_cancelled,))
-        closing.start()
-        wait_until(lambda s=scheduler: s.is_closing)  # type: ignore[misc]
-        with pytest.raises(StateConflict, match="unloaded"):
-            scheduler.submit_scoring(scoring())
-        batch.gate.release(10_000)
-        closing.join(10)
-        assert waiting.logprob_sum.cancelled() is is_cancelled
+def test_answers_of_two_versions_are_not_scored_in_one_pass() -> None:
+    batch = ScriptedBatch(is_open=False)
+    scheduler = Scheduler(batch, SETTINGS)  # type: ignore[arg-type]
+    scheduler.submit(request(max_tokens=2, background=True))
+    assert batch.has_joined.acquire(timeout=10)
+    waiting = [scoring(), scoring(), scoring(version="v2")]
+    for one in waiting:
+        scheduler.submit_scoring(one)
+    batch.gate.release(10_000)
+    for one in waiting:
+        one.logprob_sum.result(10)
+    assert batch.scored == [waiting[:2], waiting[2:]]
+    scheduler.close()
+
+
+def test_closing_cancels_what_waits(stopped: Scheduler, closed_batch: ScriptedBatch) -> None:
+    waiting, unscored = request(), scoring()
+    stopped.submit(waiting)
+    stopped.submit_scoring(unscored)
+    closing = threading.Thread(target=stopped.close)
+    closing.start()
+    wait_until(lambda: refuses(stopped, "v1"))
+    closed_batch.gate.release(10_000)
+    closing.join(10)
+    assert read(waiting) == []
+    assert unscored.logprob_sum.cancelled()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from serving.streaming import TextStream
+from serving.streaming import StopSearch, TextStream
 from tests.serving.conftest import make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -64,3 +64,26 @@ def test_special_tokens_are_not_text(base_dir: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base_dir)
     ids = tokenizer("the<|end|>", add_special_tokens=False)["input_ids"]
     assert "".join(stream(ids)) == "the"
+
+
+STOPS = st.lists(st.text("abc", min_size=1, max_size=4), max_size=3)
+
+
+@given(st.text("abc", max_size=30), STOPS, st.data())
+def test_text_ends_before_the_first_stop_however_it_comes(
+    text: str, stops: list[str], data: st.DataObject
+) -> None:
+    search, passed, rest = StopSearch(stops), "", text
+    while rest and not search.has_stopped:
+        size = data.draw(st.integers(1, len(rest)))
+        passed += search.add(rest[:size])
+        rest = rest[size:]
+    if not search.has_stopped:
+        passed += search.add("", is_last=True)
+    ends = [text.find(stop) for stop in stops if stop in text]
+    if ends:  # the piece that completes one stop text may complete another one further left as well
+        assert search.has_stopped
+        assert passed == text[: len(passed)]
+        assert not any(stop in passed for stop in stops)
+    else:
+        assert (passed, search.has_stopped) == (text, False)

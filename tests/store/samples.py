@@ -108,7 +108,7 @@ def facts(store: Store) -> str:
 
 def fill(store: Store) -> Person:
     """One of everything that leaves a trace in the journal."""
-    from store import judgements, people, policies, ratings, rounds
+    from store import canaries, judgements, people, policies, ratings, rounds
 
     annotator = person(store)
     for kind in ("pair", "single"):
@@ -126,6 +126,7 @@ def fill(store: Store) -> Person:
     policies.promote(store, "v1", "admin", expected_live="v0")
     rounds.advance_round(store, started.round_id, "promoted", reason="all checks passed")
     policies.add_policy(store, "v2", "v1", None, None)
+    canaries.start_canary(store, "v2", 0.1, "admin", "a first look")
     policies.mark_policy(store, "v2", "rejected", "too long")
     people.set_active(store, person(store).person_id, False, "admin")
     return annotator

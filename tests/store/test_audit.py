@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from store import guidelines, people, policies, rounds
+from store import canaries, guidelines, people, policies, rounds
 from store.audit import read_audit, read_erasures
 from store.database import Store
 from store.erasure import erase_person
@@ -28,8 +28,13 @@ def test_every_act_is_listed_with_who_did_it(store: Store) -> None:
     policies.add_policy(store, "v1", "v0", started.round_id, None)
     policies.promote(store, "v1", f"round {started.round_id}", reason="all checks passed")
     policies.promote(store, "v0", "ann", "rollback", "it swears")
+    policies.add_policy(store, "v2", "v1", None, None)
+    canary = canaries.start_canary(store, "v2", 0.1, "ann", "a first look")
+    canaries.end_canary(store, canary.canary_id, "stopped", "bob", "seen enough")
     listed = read_audit(store)
     assert [(entry.act, entry.actor, entry.subject, entry.detail) for entry in listed] == [
+        ("canary stopped", "bob", "v2", "seen enough"),
+        ("canary started", "ann", "v2", "a first look"),
         ("rolled back to", "ann", "v0", "it swears"),
         ("promoted", f"round {started.round_id}", "v1", "all checks passed"),
         ("round started", "", started.round_id, "enough labels"),

@@ -10,6 +10,7 @@ from store.database import Store
 from store.errors import BadValue, NotFound, StateConflict
 from store.policies import (
     add_policy,
+    count_promotions,
     live_version,
     mark_policy,
     next_version,
@@ -99,3 +100,13 @@ def test_a_mark_keeps_where_the_version_came_from(store: Store) -> None:
     marked = mark_policy(store, "v1", "rejected", "too long")
     assert read_policy(store, "v1") == marked
     assert (marked.parent, marked.round_id, marked.weights_sha256) == ("v0", "rd_1", "cd" * 32)
+
+
+def test_changes_of_live_are_counted_by_kind_and_from_a_moment_on(store: Store) -> None:
+    assert count_promotions(store) == {"promote": 0, "rollback": 0}
+    add(store, "v1", "v2")
+    promote(store, "v1", "root")
+    promote(store, "v2", "root")
+    last = promote(store, "v1", "root", kind="rollback")
+    assert count_promotions(store) == {"promote": 2, "rollback": 1}
+    assert count_promotions(store, last.created_at) == {"promote": 0, "rollback": 1}

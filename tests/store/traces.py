@@ -153,6 +153,11 @@ def _other_acts(store: Store, theirs: Person, admin: Person, shared: Task, alone
     yield event("guidelines_set", version=1, text="Be fair.", actor=NAME)
     yield event("guidelines_accepted", person_id=theirs.person_id, version=1)
     yield event("guidelines_accepted", person_id=admin.person_id, version=1)
+    canary = {"canary_id": "ca_1", "version": "v9", "live": "v0", "share": 0.1}
+    yield event("canary_started", **canary, actor=NAME, reason=REASON)
+    yield event(
+        "canary_ended", canary_id="ca_1", outcome="stopped", actor=NAME, reason=REASON, numbers={"live_up": 1}
+    )
     prompt_id = samples.prompt(store)
     again = {"first_id": "c_x", "second_id": "c_y", "prompt_id": prompt_id, "kind": "pair", "version": "v0"}
     repeat = {"purpose": "repeat", "repeat_of": shared.task_id, "only_for": theirs.person_id, "wanted": 1}

@@ -17,7 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from store.errors import BadValue
+from store.proof import QUESTIONS, Proof
 from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
+from trainer.proving import make_proof, measure_norms
 from trainer.qlora import load_base
 from trainer.round import check_live_adapter, reach_verdict
 from trainer.settings import BaseModel, GateSettings, RoundPlan, TrainerSettings, read_plan
@@ -77,6 +79,15 @@ def test_a_round_leaves_a_candidate_a_verdict_and_its_progress(folder, plan):
         content = (folder / "candidate" / name).read_bytes()
         assert facts == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
+    assert (
+        manifest["base"] | {"quantization": "none", "double_quant": False, "dtype": "float32"}
+        == manifest["base"]
+    )
+    assert manifest["parent_norms"] is None
+    proof = Proof.from_json(manifest["proof"])
+    assert (proof.dtype, len(proof.rows)) == ("float32", len(QUESTIONS))
+    assert make_proof(load_base(plan.base), folder / "candidate") == proof
+
     lines = read_lines(folder)
     assert [line["stage"] for line in lines if "event" in line] == ["prepare", "dpo", "kto", "evaluate"]
     assert {line["stage"] for line in lines if "step" in line} == {"dpo", "kto", "evaluate"}
@@ -98,6 +109,8 @@ def test_a_second_round_over_a_live_adapter_says_the_same_twice(tmp_path, plan):
         assert reach_verdict(folder) == 0
     one, other = (load_file(folder / "candidate" / "adapter_model.safetensors") for folder in folders[1:])
     assert all(torch.equal(one[name], other[name]) for name in one)
+    manifest = json.loads((folders[1] / "candidate" / "MANIFEST.json").read_text())
+    assert manifest["parent_norms"] == measure_norms(folders[0] / "candidate")
     assert json.loads((folders[1] / "gate.json").read_text()) == json.loads(
         (folders[2] / "gate.json").read_text()
     )

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from store.canaries import read_canary, start_canary
+from store.canary_rows import Canary
 from store.database import Store
 from store.errors import BadValue, NotFound, StateConflict
 from store.people import read_people
@@ -23,7 +25,7 @@ from store.provenance import read_versions_trained_on
 from store.records import Promotion, Round
 from store.rounds import create_round, read_round
 from tests.trainer.labelled import judge_pairs
-from trainer.planner import TriggerSettings
+from trainer.planner import TriggerSettings, explain
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
 from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
 
@@ -58,6 +60,7 @@ class Bench:
         self.store = store
         self.script = folder / "round.py"
         self.published: list[str] = []
+        self.trial_share = 0.0
         rounds = RoundSettings(
             launch=(sys.executable, str(self.script)), stop_grace_s=0.5, silence_limit_s=2.0, nice=0
         )
@@ -69,7 +72,9 @@ class Bench:
         self.published.append(version)
         return "0" * 64
 
-    def _promote(self, version: str, actor: str, reason: str) -> Promotion:
+    def _promote(self, version: str, actor: str, reason: str) -> Promotion | Canary:
+        if self.trial_share:
+            return start_canary(self.store, version, self.trial_share, actor, reason)
         return promote(self.store, version, actor, reason=reason)
 
     def start(self, script: str) -> Round:
@@ -104,6 +109,17 @@ def test_a_passed_gate_publishes_registers_and_promotes(bench: Bench) -> None:
     assert bench.published == ["v1"]
     assert live_version(bench.store) == "v1"
     assert done.num_pairs > 0
+
+
+def test_what_passed_the_gate_may_go_on_trial_and_its_labels_are_used_up(bench: Bench) -> None:
+    bench.trial_share = 0.2
+    done = bench.run("promote")
+    running = read_canary(bench.store)
+    assert running is not None
+    assert (done.state, running.version, running.actor) == ("canary", "v1", f"round {done.round_id}")
+    assert (live_version(bench.store), read_policy(bench.store, "v1").state) == ("v0", "candidate")
+    new_labels = next(c for c in explain(bench.store, TRIGGERS).conditions if c.name == "new_labels")
+    assert new_labels.value == 0
 
 
 def test_a_failed_gate_keeps_the_candidate_as_rejected_and_the_old_policy_live(bench: Bench) -> None:

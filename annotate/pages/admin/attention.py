@@ -11,9 +11,11 @@ from typing import Literal
 
 from annotate.pages.admin.panels.pieces import count, duration
 from store.backup_keeper import BackupStatus
+from store.canary_rows import Canary
 from store.records import Person, Round
 
 LOW_DISK_MIB = 2048
+CANARY_NEWS_DAYS = 7
 OLD_BACKUP_HOURS = 26.0  # hourly ones are made while the service runs, so a day without one is a fault
 
 
@@ -36,9 +38,11 @@ class Facts:
     people: tuple[Person, ...]
     num_prompts: int
     num_open_tasks: int
+    newest_canary: Canary | None = None
     num_disputed: int | None = None
     num_flagged: int | None = None
     backups: BackupStatus | None = None
+    served: tuple[str, ...] = ()  # what is not served as it was promoted
 
 
 def list_notices(facts: Facts, now: datetime) -> list[Notice]:
@@ -62,6 +66,9 @@ def _faults(facts: Facts, now: datetime) -> list[Notice]:
     elif not facts.health.get("ok", True):
         says = "The store is repairing its tables; labels are kept, pages may be slow until it is done."
         found.append(Notice("bad", says))
+    for problem in facts.served:
+        says = problem[0].upper() + problem[1:]
+        found.append(Notice("bad", says if says.endswith(".") else f"{says}.", "versions"))
     if facts.free_mib is not None and facts.free_mib < LOW_DISK_MIB:
         says = f"Only {facts.free_mib:,} MiB are free for data; labels stop when the disk is full. Make room."
         found.append(Notice("bad", says))
@@ -72,7 +79,18 @@ def _faults(facts: Facts, now: datetime) -> list[Notice]:
         reason += "" if reason.endswith((".", "?", "!")) else "."
         says = f"Round {newest.round_id} {newest.state} {ago} ago: {reason} Its log says more."
         found.append(Notice("bad", says, "rounds"))
-    return [*found, *_backup_faults(facts.backups, now)]
+    return [*found, *_canary_faults(facts.newest_canary, now), *_backup_faults(facts.backups, now)]
+
+
+def _canary_faults(newest: Canary | None, now: datetime) -> list[Notice]:
+    """Said for a while, or until the next canary: a withdrawal needs no act, but somebody should know."""
+    if newest is None or newest.outcome != "withdrawn" or newest.ended_at is None:
+        return []
+    age_s = (now - newest.ended_at).total_seconds()
+    if age_s > CANARY_NEWS_DAYS * 86400:
+        return []
+    says = f"The canary {newest.version} was withdrawn {duration(age_s)} ago: {newest.end_reason}."
+    return [Notice("warn", says, "versions")]
 
 
 def _backup_faults(status: BackupStatus | None, now: datetime) -> list[Notice]:

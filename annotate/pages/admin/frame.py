@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 
 from annotate.pages.admin.acting import QUIETLY, SLOWLY, Section, Update, acting, admin
+from annotate.pages.admin.canary import CanarySection
 from annotate.pages.admin.disputed import DisputedSection
 from annotate.pages.admin.erasing import ErasingSection
 from annotate.pages.admin.exporting import ExportSection
@@ -27,6 +28,7 @@ from annotate.pages.admin.prompts import PromptSection
 from annotate.pages.admin.quality import QualitySection
 from annotate.pages.admin.report import ReportSection
 from annotate.pages.admin.rounds import RoundSection
+from annotate.pages.admin.serving import ServingSection
 from annotate.pages.admin.settings import SettingsSection
 from annotate.pages.admin.sources import SourceSection
 from annotate.pages.admin.synthetic import SyntheticSection
@@ -59,9 +61,9 @@ DATA = (
 )
 QUALITY = (QualitySection, DisputedSection, partial(TrainingSection, name="quality"), GoldSection)
 LAYOUTS = (
-    Layout("overview", "Overview", (OverviewSection,)),
+    Layout("overview", "Overview", (OverviewSection, ServingSection)),
     Layout("rounds", "Rounds", (RoundSection,)),
-    Layout("versions", "Versions", (VersionSection,)),
+    Layout("versions", "Versions", (VersionSection, CanarySection)),
     Layout("data", "Data", DATA),
     Layout("quality", "Quality", QUALITY),
     Layout("people", "People", (PeopleSection, partial(TrainingSection, name="person"), ErasingSection)),

@@ -15,6 +15,7 @@ from annotate.pages.admin.panels.rounds import Row, write_round, write_why
 from annotate.pages.admin.watching import QualityWatch
 from annotate.services import Services
 from store.activity import count_by_person
+from store.canaries import read_canaries
 from store.people import read_people
 from store.policies import live_version
 from store.prompts import count_prompts
@@ -111,7 +112,9 @@ class OverviewSection:
             people=tuple(read_people(store)),
             num_prompts=count_prompts(store),
             num_open_tasks=num_open,
+            newest_canary=next(iter(read_canaries(store, limit=1)), None),
             num_disputed=counted.num_disputed if counted else None,
             num_flagged=counted.num_flagged if counted else None,
             backups=read_status() if read_status else None,
+            served=tuple(self._services.read_problems()),
         )

@@ -10,7 +10,8 @@ from annotate.pages.text import plain
 _TONES = {
     "live": "live", "promoted": "good", "candidate": "busy", "rejected": "warn", "failed": "bad",
     "cancelled": "warn", "interrupted": "warn", "queued": "busy", "preparing": "busy", "training": "busy",
-    "evaluating": "busy", "rollback": "warn", "promote": "good",
+    "evaluating": "busy", "rollback": "warn", "promote": "good", "canary": "busy", "withdrawn": "bad",
+    "stopped": "warn", "superseded": "warn",
 }  # fmt: skip
 
 MANY_COLUMNS = 5  # so many do not fit a phone: the table scrolls inside itself

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from serving.batching import Request, keep_nucleus, pick_tokens
+from serving.request import Request
+from serving.sampling import keep_nucleus, likeliest, pick_tokens
 from store.records import Sampling
 
 
 def request(**sampling: float) -> Request:
-    return Request([1, 2], Sampling(**sampling), 16)  # type: ignore[arg-type]
+    return Request("v1", [1, 2], Sampling(**sampling), 16)  # type: ignore[arg-type]
 
 
 def test_temperature_zero_takes_the_likeliest_token() -> None:
@@ -48,3 +49,13 @@ def test_a_token_outside_the_nucleus_is_never_drawn() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 9.0]])
     drawn = request(temperature=1, top_p=0.5, seed=1)
     assert {pick_tokens(logits, [drawn]).item() for _ in range(200)} == {3}
+
+
+def test_who_asks_gets_the_likeliest_tokens_with_their_log_probs() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    asked = [Request("v1", [1], Sampling(), 4, top_logprobs=number) for number in (2, 1, None)]
+    first, second, third = likeliest(logits, logits.logsumexp(-1), asked)
+    assert [token_id for token_id, _ in first] == [1, 2]
+    assert torch.tensor([logprob for _, logprob in first]).allclose(logits[0].log_softmax(-1)[[1, 2]])
+    assert [token_id for token_id, _ in second] == [0]
+    assert third == ()
