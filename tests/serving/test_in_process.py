@@ -65,15 +65,17 @@ def test_requests_that_come_and_go_leave_the_others_as_they_are(
     engine.load("v2", adapters["v2"])
     lengths = [100, 1, 70, 7, 33, 2, 90, 20]
 
-    def answer(index: int) -> list[int]:
-        text, max_tokens = TEXTS[index % len(TEXTS)], lengths[(index * 3) % len(lengths)]
+    asked = [(TEXTS[index % len(TEXTS)], lengths[(index * 3) % len(lengths)]) for index in range(16)]
+
+    def answer(question: tuple[str, int]) -> list[int]:
+        text, max_tokens = question
         sampling = Sampling(temperature=0, max_tokens=max_tokens)
-        ids = list(finish(engine.generate("v2", ask(text), sampling)).token_ids)
-        assert ids == greedy("v2", text, max_tokens)
-        return ids
+        return list(finish(engine.generate("v2", ask(text), sampling)).token_ids)
 
     with ThreadPoolExecutor(4) as pool:
-        assert len(list(pool.map(answer, range(16)))) == 16
+        answers = list(pool.map(answer, asked))
+    # Not in the threads: two of transformers' models loaded at once leave `tie_weights` switched off for good.
+    assert answers == [greedy("v2", text, max_tokens) for text, max_tokens in asked]
 
 
 def test_two_versions_answer_at_once_and_never_mix(
