@@ -74,7 +74,7 @@ def test_requests_that_come_and_go_leave_the_others_as_they_are(
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(answer, asked))
-    # Not in the threads: two of transformers' models loaded at once leave `tie_weights` switched off for good.
+    # Not in the threads: two of transformers' models loaded at once leave `tie_weights` off for good.
     assert answers == [greedy("v2", text, max_tokens) for text, max_tokens in asked]
 
 
