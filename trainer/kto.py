@@ -14,8 +14,10 @@ from transformers.trainer_callback import PrinterCallback
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from trainer.library import ProgressLog, ReportProgress, SkipNonFiniteSteps, check_processes, shared_arguments
+from trainer.guards import SkipNonFiniteSteps
+from trainer.library import check_processes, shared_arguments
 from trainer.preferences import RatingSet
+from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
 from trainer.settings import TrainerSettings
 

@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from store.errors import BadValue
 from trainer.settings import RoundPlan, read_plan
@@ -25,9 +25,7 @@ from trainer.settings import RoundPlan, read_plan
 # Libraries that load torch are imported inside functions: a cancel must work, and threads and the hub must be
 # settled, in the seconds before they are there.
 if TYPE_CHECKING:
-    from trainer.library import ProgressLog
-    from trainer.preferences import Notice, PairSet, RatingSet
-    from trainer.qlora import LoadedBase
+    from trainer.preferences import Notice
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +37,13 @@ EAGER_OOM_SCORE = 800
 def run_round(folder: Path, plan: RoundPlan) -> None:
     """Train the candidate of one round and judge it. Raises when no verdict can be reached."""
     from trainer.gate import run_gate
-    from trainer.library import ProgressLog
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
     from trainer.probes import choose_prompts
+    from trainer.progress import ProgressLog
     from trainer.proving import make_proof
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
+    from trainer.stages import train
 
     if (folder / "candidate").exists():
         raise BadValue(f"{folder / 'candidate'} exists already: a round's directory is used once")
@@ -95,48 +94,6 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     write_json(folder / "round.json", asdict(plan) | {"packages": packages})
     write_json(folder / "gate.json", verdict.as_json())
     logger.info("round %s: %s: %s", plan.round_id, verdict.decision, verdict.reason)
-
-
-def train(
-    folder: Path,
-    plan: RoundPlan,
-    base: LoadedBase,
-    live: Path | None,
-    pairs: PairSet,
-    ratings: RatingSet,
-    progress: ProgressLog,
-) -> tuple[Any, dict[str, str]]:
-    """DPO on the pairs, then KTO on the ratings, on one adapter; with what each trained on, or why it did
-    not."""
-    from trainer.dpo import train_dpo
-    from trainer.kto import train_kto, why_not_kto
-    from trainer.qlora import read_weights, start_policy
-
-    settings, policy, weights = plan.trainer, None, None
-    up = ratings.num_desirable
-    no_dpo = (
-        None
-        if len(pairs.rows) >= settings.min_pairs
-        else f"{len(pairs.rows)} pairs of {settings.min_pairs} needed"
-    )
-    no_kto = why_not_kto(up, len(ratings.rows) - up, settings)
-    if no_dpo and no_kto:
-        raise BadValue(f"nothing to train on: {no_dpo}; {no_kto}")
-    if not no_dpo:
-        progress.start("dpo")
-        start = start_policy(base.model, settings, live)
-        policy = train_dpo(start, base.tokenizer, pairs.rows, settings, folder, progress)
-    if not no_kto:
-        progress.start("kto")
-        if policy is not None:
-            weights = read_weights(policy)
-            policy.unload()
-        start = start_policy(base.model, settings, live, weights)
-        policy = train_kto(start, base.tokenizer, ratings, settings, folder, progress)
-    return policy, {
-        "dpo": f"skipped: {no_dpo}" if no_dpo else f"{len(pairs.rows)} pairs",
-        "kto": f"skipped: {no_kto}" if no_kto else f"{len(ratings.rows)} ratings, {up} of them desirable",
-    }
 
 
 def log_notices(name: str, notices: tuple[Notice, ...]) -> None:

@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from store.chat_templates import CHATML
 from store.records import PairRow, RatingRow
-from trainer.library import ProgressLog
 from trainer.preferences import TrainingPair
+from trainer.progress import ProgressLog
 from trainer.qlora import LoadedBase, load_base
 from trainer.settings import BaseModel, TrainerSettings
 

@@ -12,16 +12,11 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from tests.trainer.conftest import accuracy, pair_rows
-from trainer.dpo import (
-    PairTrainer,
-    SharedPromptCollator,
-    build_pair_trainer,
-    cdpo_losses,
-    flip_of,
-    pair_dataset,
-    train_dpo,
-)
+from trainer.dpo import build_pair_trainer, flip_of, pair_dataset, train_dpo
 from trainer.library import shared_arguments
+from trainer.losses import cdpo_losses
+from trainer.pair_layout import SharedPromptCollator
+from trainer.pair_trainer import PairTrainer
 from trainer.preferences import prepare_pairs
 from trainer.qlora import read_weights, start_policy
 

@@ -19,10 +19,12 @@ from transformers import TrainerCallback
 
 from tests.trainer.conftest import pair_rows, rating_rows
 from trainer import preferences, qlora
-from trainer.dpo import build_pair_trainer, cdpo_losses, train_dpo
+from trainer.dpo import build_pair_trainer, train_dpo
+from trainer.guards import SkipNonFiniteSteps
 from trainer.kto import build_rating_trainer
-from trainer.library import ReportProgress, SkipNonFiniteSteps
+from trainer.losses import cdpo_losses
 from trainer.preferences import prepare_pairs, prepare_ratings
+from trainer.progress import ReportProgress
 from trainer.qlora import PolicyStart, load_base, lora_config, read_weights, start_policy
 from trainer.settings import BaseModel
 
