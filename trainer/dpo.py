@@ -82,6 +82,7 @@ def build_pair_trainer(
     whole = settings.epochs * -(-len(rows) // (settings.batch_size * settings.accumulation))
     if 0 < settings.max_steps < whole:
         arguments["max_steps"] = settings.max_steps
+    check = CheckStart(start, settings, expected_pair_loss(settings))
     trainer = PairTrainer(
         model=start.model,
         args=DPOConfig(**arguments),
@@ -95,7 +96,7 @@ def build_pair_trainer(
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
     settle_weights(trainer.model, start.weights)
-    trainer.add_callback(CheckStart(trainer, start, settings, expected_pair_loss(settings)))
+    check.watch(trainer)
     return trainer
 
 

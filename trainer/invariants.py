@@ -39,13 +39,22 @@ class WrongStart(RuntimeError):
 
 class CheckStart(TrainerCallback):  # type: ignore[misc]
     """Before the first step: the loss is the one of a policy equal to its reference, or the one of the policy
-    it starts from. Raises WrongStart in float32; in a coarser precision it only warns."""
+    it starts from. Raises WrongStart in float32; in a coarser precision it only warns.
 
-    def __init__(self, trainer: Any, start: PolicyStart, settings: TrainerSettings, expect: Expect) -> None:
-        self._trainer, self._settings, self._expect = trainer, settings, expect
+    Make it before the trainer, which changes the weights of the model it is handed; then let it `watch`.
+    """
+
+    def __init__(self, start: PolicyStart, settings: TrainerSettings, expect: Expect) -> None:
+        self._settings, self._expect = settings, expect
+        self._trainer: Any = None
         self._at_reference = starts_at_reference(start, settings)
         compares_with_adapter = settings.reference == "previous" and start.peft_config is None
         self._reference = "ref" if compares_with_adapter else None
+
+    def watch(self, trainer: Any) -> None:
+        """Check this trainer when it begins."""
+        self._trainer = trainer
+        trainer.add_callback(self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """A resumed training is past its start and is not checked."""

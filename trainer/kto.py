@@ -97,6 +97,8 @@ def build_rating_trainer(
     arguments = shared_arguments(
         settings, folder, settings.kto_learning_rate, settings.kto_epochs, settings.kto_batch_size
     )
+    classes = ratings.desirable_weight, ratings.undesirable_weight
+    check = CheckStart(start, settings, expected_rating_loss(settings, classes))
     trainer = RatingTrainer(
         model=start.model,
         args=KTOConfig(
@@ -115,8 +117,7 @@ def build_rating_trainer(
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
     settle_weights(trainer.model, start.weights)
-    expect = expected_rating_loss(settings, (ratings.desirable_weight, ratings.undesirable_weight))
-    trainer.add_callback(CheckStart(trainer, start, settings, expect))
+    check.watch(trainer)
     return trainer
 
 

@@ -99,7 +99,8 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         positive = (
             "beta orpo_weight learning_rate epochs batch_size accumulation rank alpha max_length"
-            " max_grad_norm min_pairs min_ratings_each kto_learning_rate kto_epochs kto_batch_size logging_steps processes"
+            " max_grad_norm min_pairs min_ratings_each kto_learning_rate kto_epochs kto_batch_size"
+            " logging_steps processes"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:
