@@ -11,14 +11,16 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig
 
+from store.errors import BadValue
 from trainer.guards import SkipNonFiniteSteps
+from trainer.invariants import CheckStart, expected_pair_loss
 from trainer.library import check_processes, shared_arguments
 from trainer.pair_layout import SharedPromptCollator
 from trainer.pair_trainer import PairTrainer
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
-from trainer.settings import TrainerSettings
+from trainer.settings import REFERENCE_FREE, TrainerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,25 @@ def pair_dataset(rows: Sequence[TrainingPair], label_smoothing: float) -> Any:
     )
 
 
+def check_flips(rows: Sequence[TrainingPair], settings: TrainerSettings) -> None:
+    """Say aloud what becomes of doubtful labels where a loss has no place for them."""
+    flips = {row.row_id: flip_of(row.probability, settings.label_smoothing) for row in rows}
+    coins = [row_id for row_id, flip in flips.items() if flip >= 0.5]
+    if settings.loss == "robust" and coins:
+        raise BadValue(
+            f"loss 'robust' divides by 1 - 2 x flip, and pair {coins[0]} ({len(coins)} in all) has flip"
+            f" {flips[coins[0]]:.2f}: leave such pairs out, or choose loss 'cdpo'"
+        )
+    if settings.loss == "sigmoid" and any(flips.values()):
+        logger.info(
+            "loss 'sigmoid' takes every label at its word: the doubt about %d of %d pairs (label_smoothing"
+            " %g) is not used; 'cdpo' uses it",
+            sum(flip > 0 for flip in flips.values()),
+            len(rows),
+            settings.label_smoothing,
+        )
+
+
 def build_pair_trainer(
     start: PolicyStart, tokenizer: Any, rows: Sequence[TrainingPair], settings: TrainerSettings, folder: Path
 ) -> PairTrainer:
@@ -55,9 +76,13 @@ def build_pair_trainer(
     arguments = shared_arguments(
         settings, folder, settings.learning_rate, settings.epochs, settings.batch_size
     )
+    arguments["precompute_ref_log_probs"] = settings.loss not in REFERENCE_FREE
+    arguments["use_weighting"] = settings.wpo  # for what its weights are made of; they are ours
+    check_flips(rows, settings)
     whole = settings.epochs * -(-len(rows) // (settings.batch_size * settings.accumulation))
     if 0 < settings.max_steps < whole:
         arguments["max_steps"] = settings.max_steps
+    check = CheckStart(start, settings, expected_pair_loss(settings))
     trainer = PairTrainer(
         model=start.model,
         args=DPOConfig(**arguments),
@@ -67,10 +92,11 @@ def build_pair_trainer(
         peft_config=start.peft_config,
         callbacks=[SkipNonFiniteSteps()],
     )
-    trainer.sft_weight = settings.sft_weight
+    trainer.loss_settings = settings
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
     settle_weights(trainer.model, start.weights)
+    check.watch(trainer)
     return trainer
 
 

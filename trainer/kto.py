@@ -15,6 +15,7 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from trainer.guards import SkipNonFiniteSteps
+from trainer.invariants import CheckStart, expected_rating_loss
 from trainer.library import check_processes, shared_arguments
 from trainer.preferences import RatingSet
 from trainer.progress import ProgressLog, ReportProgress
@@ -70,9 +71,9 @@ def why_not_kto(num_desirable: int, num_undesirable: int, settings: TrainerSetti
     return None
 
 
-def rating_dataset(ratings: RatingSet, batch_size: int) -> Any:
-    """The ratings in their given order. Inside each batch the completions are also rotated by one, prompt
-    against a neighbour's completion, which is what KTO estimates the KL from."""
+def rating_dataset(ratings: RatingSet, batch_size: int, rating_loss: str = "kto") -> Any:
+    """The ratings in their given order. For KTO the completions inside each batch are also rotated by one,
+    prompt against a neighbour's completion, which is what it estimates the KL from."""
     lines = []
     for start in range(0, len(ratings.rows), batch_size):
         batch = ratings.rows[start : start + batch_size]
@@ -81,10 +82,10 @@ def rating_dataset(ratings: RatingSet, batch_size: int) -> Any:
                 {
                     "prompt_ids": list(row.prompt_ids),
                     "completion_ids": list(row.completion_ids),
-                    "KL_completion_ids": list(neighbour.completion_ids),
                     "label": row.desirable,
                     "weight": row.weight,
                 }
+                | ({"KL_completion_ids": list(neighbour.completion_ids)} if rating_loss == "kto" else {})
             )
     return Dataset.from_list(lines)
 
@@ -96,15 +97,18 @@ def build_rating_trainer(
     arguments = shared_arguments(
         settings, folder, settings.kto_learning_rate, settings.kto_epochs, settings.kto_batch_size
     )
+    classes = ratings.desirable_weight, ratings.undesirable_weight
+    check = CheckStart(start, settings, expected_rating_loss(settings, classes))
     trainer = RatingTrainer(
         model=start.model,
         args=KTOConfig(
             **arguments,
+            loss_type=settings.rating_loss,
             desirable_weight=ratings.desirable_weight,
             undesirable_weight=ratings.undesirable_weight,
             train_sampling_strategy="sequential",  # the order is ours
         ),
-        train_dataset=rating_dataset(ratings, settings.kto_batch_size),
+        train_dataset=rating_dataset(ratings, settings.kto_batch_size, settings.rating_loss),
         data_collator=WeightedCollator(DataCollatorForUnpairedPreference(tokenizer.pad_token_id)),
         processing_class=tokenizer,
         peft_config=start.peft_config,
@@ -113,6 +117,7 @@ def build_rating_trainer(
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
     settle_weights(trainer.model, start.weights)
+    check.watch(trainer)
     return trainer
 
 

@@ -1,6 +1,6 @@
 """The library's DPO trainer over shared prompts, with per-pair weights and flips and raw token ids.
 
-With `flip` 0 and `weight` 1 the loss is the library's sigmoid loss to five decimals.
+With `flip` 0 and `weight` 1 its losses are the library's of the same name to five decimals.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
-from trainer.losses import cdpo_losses
+from trainer.losses import PairLogps, implicit_rewards, pair_losses, wpo_weights
 from trainer.pair_layout import CHOSEN, PADDING, REJECTED
+from trainer.settings import REFERENCE_FREE, TrainerSettings
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
     """The library's DPO trainer over shared sequences. Rows carry ids, so its tokenising step has nothing to
     do."""
 
-    sft_weight = 0.0
+    loss_settings = TrainerSettings()
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         return dataset
@@ -58,21 +59,49 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool
     ) -> torch.Tensor:
         assert not return_outputs
+        settings, flip, weight = self.loss_settings, inputs["flip"], inputs["weight"]
         outputs, chosen, rejected = self._forward(model, inputs)
+        pairs = self._read_logps(outputs, chosen, rejected, inputs)
+        losses = pair_losses(pairs, flip, weight, settings)  # (batch,)
+        # Keeps the chosen answers likely while the margin grows (arXiv 2404.19733, eq. 2): nats a token.
+        losses = losses - settings.sft_weight * pairs.chosen / pairs.chosen_tokens
+        rewards = implicit_rewards(pairs, settings)
+        self._remember("logps", pairs.chosen, pairs.rejected)
+        self._remember("rewards", *rewards)
+        self._remember_margins(*rewards)
+        self._remember_tokens(outputs, chosen, rejected, inputs["segments"])
+        if settings.wpo:
+            weight = weight * self._wpo(outputs, chosen, rejected, weight)
+        # Weights average 1 over the set and not over a batch: a heavy pair is heavy wherever it falls.
+        loss: torch.Tensor = (losses * weight).mean()
+        return loss
+
+    def _read_logps(
+        self, outputs: Any, chosen: torch.Tensor, rejected: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> PairLogps:
         chosen_logps = (outputs.log_probs * chosen).sum(1)  # (batch,)
         rejected_logps = (outputs.log_probs * rejected).sum(1)
-        chosen_rewards = self.beta * (chosen_logps - inputs["ref_chosen_logps"])
-        rejected_rewards = self.beta * (rejected_logps - inputs["ref_rejected_logps"])
-        losses = cdpo_losses(chosen_rewards - rejected_rewards, inputs["flip"])
-        # Keeps the chosen answers likely while the margin grows (arXiv 2404.19733, eq. 2): nats a token.
-        losses = losses - self.sft_weight * chosen_logps / chosen.sum(1)
-        self._remember("logps", chosen_logps, rejected_logps)
-        self._remember("rewards", chosen_rewards, rejected_rewards)
-        self._remember_margins(chosen_rewards, rejected_rewards)
-        self._remember_tokens(outputs, chosen, rejected, inputs["segments"])
-        # Weights average 1 over the set and not over a batch: a heavy pair is heavy wherever it falls.
-        loss: torch.Tensor = (losses * inputs["weight"]).mean()
-        return loss
+        none = torch.zeros_like(chosen_logps)
+        has_reference = self.loss_settings.loss not in REFERENCE_FREE
+        return PairLogps(
+            chosen=chosen_logps,
+            rejected=rejected_logps,
+            ref_chosen=inputs["ref_chosen_logps"] if has_reference else none,
+            ref_rejected=inputs["ref_rejected_logps"] if has_reference else none,
+            chosen_tokens=chosen.sum(1),
+            rejected_tokens=rejected.sum(1),
+        )
+
+    def _wpo(
+        self, outputs: Any, chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """WPO's weights, scaled over all processes' batches so that the pairs weigh as much as without."""
+        aligned = (outputs.log_probs - outputs.log_sum_sq_probs).detach()
+        weights = wpo_weights(*((aligned * where).sum(1) / where.sum(1) for where in (chosen, rejected)))
+        sums = torch.stack([weight.sum(), (weight * weights).sum()])
+        before, after = self.accelerator.gather(sums[None]).sum(0)
+        scaled: torch.Tensor = weights * before / after
+        return scaled
 
     @property
     def _journal(self) -> Any:

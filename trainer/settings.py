@@ -17,6 +17,23 @@ from store.errors import BadValue
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
+LossName = Literal[
+    "sigmoid",
+    "cdpo",
+    "ipo",
+    "hinge",
+    "robust",
+    "exo",
+    "apo_zero",
+    "apo_down",
+    "aot",
+    "sigmoid_norm",
+    "simpo",
+    "orpo",
+]
+# They compare nothing with a reference, so none is computed for them.
+REFERENCE_FREE: frozenset[LossName] = frozenset({"simpo", "orpo"})
+
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
@@ -41,11 +58,18 @@ class TrainerSettings:
     compares with, the adapter that is live. `label_smoothing` is cDPO's share of flipped labels; `sft_weight`
     is how much of the chosen answer's mean negative log-likelihood is added to each pair's loss. `max_steps`
     ends DPO earlier than `epochs` would (0: it does not), so that many labels are not learned by heart.
+    `loss` and `rating_loss` choose among those of docs/training.md; `wpo` weighs pairs by how likely the
+    policy itself finds both answers.
     """
 
     __pydantic_config__ = _STRICT
 
+    loss: LossName = "cdpo"
+    rating_loss: Literal["kto", "apo_zero_unpaired"] = "kto"
     beta: float = 0.1
+    simpo_gamma: float = 0.5
+    orpo_weight: float = 0.1
+    wpo: bool = False
     label_smoothing: float = 0.1
     sft_weight: float = 1.0
     learning_rate: float = 2e-5
@@ -74,8 +98,9 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         positive = (
-            "beta learning_rate epochs batch_size accumulation rank alpha max_length max_grad_norm min_pairs"
-            " min_ratings_each kto_learning_rate kto_epochs kto_batch_size logging_steps processes"
+            "beta orpo_weight learning_rate epochs batch_size accumulation rank alpha max_length"
+            " max_grad_norm min_pairs min_ratings_each kto_learning_rate kto_epochs kto_batch_size"
+            " logging_steps processes"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:
@@ -90,7 +115,7 @@ class TrainerSettings:
             raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
         if not 0.0 <= self.warmup < 1.0:
             raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 of the steps")
-        if self.kto_batch_size < 2:
+        if self.kto_batch_size < 2 and self.rating_loss == "kto":
             raise BadValue(
                 f"trainer kto_batch_size {self.kto_batch_size} must be at least 2: KTO compares rows"
             )
@@ -98,6 +123,26 @@ class TrainerSettings:
             raise BadValue(
                 "trainer reference 'previous' needs start 'previous': a fresh adapter starts at the base"
             )
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        if self.simpo_gamma < 0.0:
+            raise BadValue(
+                f"trainer simpo_gamma {self.simpo_gamma} cannot be negative: it is a lead to win by"
+            )
+        if self.loss in REFERENCE_FREE and self.reference == "previous":
+            raise BadValue(
+                f"trainer loss {self.loss!r} has no reference: leave reference 'base', or take another loss"
+            )
+        if self.loss == "exo" and self.label_smoothing == 0.0:
+            raise BadValue("trainer loss 'exo' is infinite at label_smoothing 0; its paper takes 0.001")
+        if self.loss == "orpo" and self.sft_weight == 0.0:
+            raise BadValue("trainer loss 'orpo' needs its likelihood term: sft_weight 1.0 is its paper's")
+        if self.loss == "aot" and self.wpo:
+            raise BadValue("trainer wpo cannot weigh loss 'aot', which compares quantiles and not pairs")
+        if self.batch_size < 2 and (self.loss == "aot" or self.wpo):
+            name = "loss 'aot'" if self.loss == "aot" else "wpo"
+            raise BadValue(f"trainer {name} compares the pairs of a batch: batch_size must be at least 2")
 
 
 def starter_settings() -> TrainerSettings:

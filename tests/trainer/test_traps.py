@@ -21,6 +21,7 @@ from tests.trainer.conftest import pair_rows, rating_rows
 from trainer import preferences, qlora
 from trainer.dpo import build_pair_trainer, train_dpo
 from trainer.guards import SkipNonFiniteSteps
+from trainer.invariants import CheckStart, WrongStart
 from trainer.kto import build_rating_trainer
 from trainer.losses import cdpo_losses
 from trainer.preferences import prepare_pairs, prepare_ratings
@@ -39,8 +40,10 @@ def prepared(base, count):
     return prepare_pairs(pair_rows(count), base.tokenizer, 256).rows
 
 
-def first_loss(start, base, settings, folder):
+def first_loss(start, base, settings, folder, is_checked=True):
     trainer = build_pair_trainer(start, base.tokenizer, prepared(base, 8), settings, folder)
+    if not is_checked:
+        trainer.remove_callback(CheckStart)
     trainer.train()
     return trainer.state.log_history[0]["loss"]
 
@@ -142,7 +145,17 @@ def test_without_restoring_its_weights_it_does_not(nf4_base, live_adapter, setti
     monkeypatch.setattr(qlora, "restore_weights", lambda _model, _weights: None)
     settings = replace(settings, start="previous", reference="previous", label_smoothing=0.0, beta=1.0)
     start = start_policy(nf4_base.model, settings, live_adapter)
-    assert abs(first_loss(start, nf4_base, settings, tmp_path) - LN2) > 1e-5
+    assert abs(first_loss(start, nf4_base, settings, tmp_path, is_checked=False) - LN2) > 1e-5
+
+
+def test_the_check_before_the_first_step_finds_weights_that_were_rounded(
+    nf4_base, live_adapter, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(qlora, "restore_weights", lambda _model, _weights: None)
+    settings = replace(settings, start="previous", reference="previous", label_smoothing=0.0, beta=1.0)
+    start = start_policy(nf4_base.model, settings, live_adapter)
+    with pytest.raises(WrongStart, match=r"instead of 0\.693147.*previous adapter, which it should equal"):
+        first_loss(start, nf4_base, settings, tmp_path)
 
 
 # Finding 4: handing over a policy with an adapter silently makes that adapter the reference.
@@ -169,7 +182,17 @@ def test_without_a_fresh_adapter_the_live_one_becomes_the_reference(
 ):
     handed_over = PeftModel.from_pretrained(nf4_base.model, str(live_adapter), is_trainable=True)
     start = PolicyStart(handed_over, None, None)
-    assert first_loss(start, nf4_base, settings, tmp_path) == pytest.approx(LN2, abs=1e-3)
+    assert first_loss(start, nf4_base, settings, tmp_path, is_checked=False) == pytest.approx(LN2, abs=1e-3)
+
+
+def test_the_check_before_the_first_step_finds_a_reference_nobody_asked_for(
+    nf4_base, live_adapter, settings, tmp_path
+):
+    start = PolicyStart(
+        PeftModel.from_pretrained(nf4_base.model, str(live_adapter), is_trainable=True), None, None
+    )
+    with pytest.raises(WrongStart, match=r"the policy is not compared with the base, from which"):
+        first_loss(start, nf4_base, replace(settings, start="previous"), tmp_path)
 
 
 def test_the_reference_copy_is_frozen_and_is_not_saved(nf4_base, live_adapter, settings, tmp_path, progress):
