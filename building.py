@@ -107,9 +107,9 @@ def build_service(settings: ServeSettings) -> Service:
             promote=canary.take,
             adapter_of=board.adapter_of,
         )
-        supervisor.recover()
         parts = Parts(store, engine, board, canary, filler, supervisor, _backup_keeper(settings, store))
         services = _hand_over(settings, parts)
+        supervisor.recover()  # last: a resumed round may promote at once
         undo.pop_all()
     return Service(parts, services)
 

@@ -36,7 +36,7 @@ from store.errors import BadValue
 from store.queue_settings import QueueSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
-from trainer.settings import GateSettings, TrainerSettings, starter_settings
+from trainer.settings import GateSettings, GuardSettings, TrainerSettings, starter_settings
 from trainer.supervisor import Plan, RoundSettings
 
 PREFIX = "HEED_"
@@ -71,6 +71,7 @@ def section(record: type) -> type[BaseModel]:
 
 TrainerSection = section(TrainerSettings)
 GateSection = section(GateSettings)
+GuardSection = section(GuardSettings)
 RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 BatchSection = section(BatchSettings)
@@ -156,6 +157,7 @@ class ServeSettings(BaseSettings):
     """how much to log"""
     trainer: TrainerSection = TrainerSection()  # type: ignore[valid-type]
     gate: GateSection = GateSection()  # type: ignore[valid-type]
+    guards: GuardSection = GuardSection()  # type: ignore[valid-type]
     rounds: RoundSection = RoundSection()  # type: ignore[valid-type]
     batch: BatchSection = BatchSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
@@ -262,6 +264,7 @@ class ServeSettings(BaseSettings):
             ),
             trainer=self._trainer(),
             gate=GateSettings(**self.gate.model_dump()),  # type: ignore[attr-defined]
+            guards=GuardSettings(**self.guards.model_dump()),  # type: ignore[attr-defined]
             triggers=TriggerSettings(
                 min_new_labels=self.min_new_labels,
                 max_wait_hours=self.max_wait_hours,

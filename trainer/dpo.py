@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback
@@ -21,6 +21,9 @@ from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
 from trainer.settings import REFERENCE_FREE, TrainerSettings
+
+if TYPE_CHECKING:
+    from trainer.guarded import Guarded
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +110,13 @@ def train_dpo(
     settings: TrainerSettings,
     folder: Path,
     progress: ProgressLog,
+    guarded: Guarded | None = None,
 ) -> Any:
-    """Train on the pairs; returns the PEFT model whose "default" adapter is the new policy."""
+    """Train on the pairs, for a round under its guards; returns the PEFT model whose "default" adapter is the
+    new policy."""
     trainer = build_pair_trainer(start, tokenizer, rows, settings, folder)
     trainer.add_callback(ReportProgress(progress, "dpo"))
-    result = trainer.train()
+    result = guarded.train(trainer, "dpo", tokenizer.pad_token_id) if guarded else trainer.train()
     logger.info(
         "dpo: %d pairs, %d steps, mean loss %.4f", len(rows), result.global_step, result.training_loss
     )

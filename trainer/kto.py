@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -21,6 +21,9 @@ from trainer.preferences import RatingSet
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
 from trainer.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from trainer.guarded import Guarded
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +131,13 @@ def train_kto(
     settings: TrainerSettings,
     folder: Path,
     progress: ProgressLog,
+    guarded: Guarded | None = None,
 ) -> Any:
-    """Train on the ratings; returns the PEFT model whose "default" adapter is the new policy."""
+    """Train on the ratings, for a round under its guards; returns the PEFT model whose "default" adapter is
+    the new policy."""
     trainer = build_rating_trainer(start, tokenizer, ratings, settings, folder)
     trainer.add_callback(ReportProgress(progress, "kto"))
-    result = trainer.train()
+    result = guarded.train(trainer, "kto", tokenizer.pad_token_id) if guarded else trainer.train()
     logger.info(
         "kto: %d ratings, %d steps, mean loss %.4f",
         len(ratings.rows),

@@ -25,6 +25,11 @@ class ProgressLog:
         finite = {name: _or_null(value) for name, value in metrics.items()}
         self._write({"stage": stage, "step": step, "max_steps": max_steps, **finite})
 
+    def event(self, stage: str, event: str, **facts: Any) -> None:
+        """Say what happened in a stage. Its step is `at_step`: `step` is for lines that say how far it is."""
+        finite = {name: _or_null(value) for name, value in facts.items()}
+        self._write({"stage": stage, "event": event, **finite})
+
     def _write(self, line: dict[str, object]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")

@@ -2,7 +2,8 @@
 verdict.
 
 Runs as `python -m trainer.round DIRECTORY` in a process of its own. It gets files and gives back files; it
-never opens the store and promotes nothing. Exit code 0 means that a verdict was reached, whichever.
+never opens the store and promotes nothing. Exit code 0 means that a verdict was reached, whichever; 75 that
+it was told to stop and goes on when it is started again in the same directory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.errors import BadValue
+from trainer.checkpoints import WORK, remove_work
+from trainer.heartbeat import Heartbeat, hold_folder
 from trainer.settings import RoundPlan, read_plan
+from trainer.stopping import STOPPED, Stopped, Stopping
 
 # Libraries that load torch are imported inside functions: a cancel must work, and threads and the hub must be
 # settled, in the seconds before they are there.
@@ -29,14 +34,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CANCELLED = 143  # what a shell reports for SIGTERM
 PR_SET_PDEATHSIG = 1
 EAGER_OOM_SCORE = 800
 
 
-def run_round(folder: Path, plan: RoundPlan) -> None:
-    """Train the candidate of one round and judge it. Raises when no verdict can be reached."""
+def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Heartbeat) -> None:
+    """Train the candidate of one round and judge it, from where a killed process left it.
+
+    Raises when no verdict can be reached.
+    """
     from trainer.gate import run_gate
+    from trainer.guarded import begin_guarded
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
     from trainer.probes import choose_prompts
     from trainer.progress import ProgressLog
@@ -45,12 +53,13 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     from trainer.qlora import load_base
     from trainer.stages import train
 
-    if (folder / "candidate").exists():
-        raise BadValue(f"{folder / 'candidate'} exists already: a round's directory is used once")
+    if has_verdict(folder):
+        return
     progress = ProgressLog(folder / "progress.jsonl" if is_first_process() else Path(os.devnull))
     progress.start("prepare")
     settings, snapshot = plan.trainer, folder / "snapshot"
     base = load_base(plan.base)
+    base.model.get_input_embeddings().register_forward_hook(heartbeat.beat)
     live = check_live_adapter(plan, base.fingerprint)
     logger.info("base %s is loaded (%s, %s)", base.name, base.quantization, base.dtype)
 
@@ -68,7 +77,11 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     ):
         log_notices(name, notices)
 
-    policy, stages = train(folder, plan, base, live, pairs, ratings, progress)
+    packages, data_sha256 = read_packages(), hash_snapshot(snapshot)
+    guarded = begin_guarded(
+        folder, plan, base.fingerprint, data_sha256, packages, progress, stopping, holdout.rows, pairs.rows
+    )
+    policy, stages = train(plan, base, live, pairs, ratings, guarded)
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
@@ -87,13 +100,29 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
         plan.gate,
         lambda done, of: progress.step("evaluate", done, of),
     )
-    packages = read_packages()
-    training = Training(stages, hash_snapshot(snapshot), packages)
+    training = Training(stages, data_sha256, packages)
     proof = make_proof(base, draft)
     publish_candidate(draft, folder / "candidate", plan, base, training, verdict, proof)
     write_json(folder / "round.json", asdict(plan) | {"packages": packages})
     write_json(folder / "gate.json", verdict.as_json())
+    remove_work(folder)
     logger.info("round %s: %s: %s", plan.round_id, verdict.decision, verdict.reason)
+
+
+def has_verdict(folder: Path) -> bool:
+    """Whether an earlier process got to the end. A candidate without a verdict is judged again, but only
+    where this round's own work lies beside it: a directory is used once."""
+    if not (folder / "candidate").exists():
+        return False
+    if (folder / "gate.json").exists():
+        logger.info("the verdict is there already")
+        remove_work(folder)
+        return True
+    if not (folder / WORK).is_dir():
+        raise BadValue(f"{folder / 'candidate'} exists already: a round's directory is used once")
+    if is_first_process():
+        shutil.rmtree(folder / "candidate")
+    return False
 
 
 def log_notices(name: str, notices: tuple[Notice, ...]) -> None:
@@ -161,21 +190,20 @@ def follow_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def cancel(_signal: int, _frame: object) -> None:
-    """Leave at once: whatever is half written is swept by its name, and nothing needs saving."""
-    os.write(2, b"cancelled by SIGTERM\n")
-    os._exit(CANCELLED)
-
-
-def reach_verdict(folder: Path) -> int:
-    """Read the plan and run it: 0 with a verdict, 1 without; the last line of the log then says why."""
+def reach_verdict(folder: Path, stopping: Stopping | None = None) -> int:
+    """Read the plan and run it: 0 with a verdict, 75 when stopped, 1 without; the last line of the log then
+    says why."""
     try:
         plan = read_plan(folder)
         prepare_process(plan)
         import torch
 
         torch.set_num_threads(plan.threads)
-        run_round(folder, plan)
+        with hold_folder(folder, is_first_process()), Heartbeat(folder) as heartbeat:
+            run_round(folder, plan, stopping or Stopping(), heartbeat)
+    except Stopped as stop:
+        logger.info("%s", stop)
+        return STOPPED
     except Exception as error:
         logger.exception("the round failed")
         logger.error("no verdict: %s: %s", type(error).__name__, " ".join(str(error).split()))
@@ -187,14 +215,15 @@ def main(arguments: list[str]) -> int:
     """The process. Signals come first: the libraries take seconds to load, and a cancel must not wait for
     them."""
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, cancel)
+    stopping = Stopping()
+    stopping.listen()
     follow_parent()
     volunteer_for_oom_killer()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if len(arguments) != 1:
         logger.error("usage: python -m trainer.round DIRECTORY")
         return 2
-    code = reach_verdict(Path(arguments[0]))
+    code = reach_verdict(Path(arguments[0]), stopping)
     if code == 0:
         logger.info("done in %.1f s", time.monotonic() - started)
     return code

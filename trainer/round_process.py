@@ -33,9 +33,9 @@ def round_environment(threads: int) -> dict[str, str]:
     }
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask, wait `grace_s` seconds, then kill."""
-    signal_group(process, signal.SIGTERM)
+def stop(process: subprocess.Popen[bytes], number: int, grace_s: float) -> None:
+    """Ask by a signal (SIGTERM: save first; SIGINT: at once), wait `grace_s` seconds, then kill."""
+    signal_group(process, number)
     try:
         process.wait(grace_s)
     except subprocess.TimeoutExpired:

@@ -220,6 +220,49 @@ class GateSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """What ends a training before it spoils the adapter, and how often its state is saved. 0 turns a limit
+    off.
+
+    Collapse and drift are in nats a token, over held-out answers; with fewer than `min_holdout_pairs` of them
+    some training pairs are watched instead, and nothing stops early. `patience` is how many evaluations may
+    pass without a better held-out loss; the best weights are kept. `eval_steps` replaces `evals_per_epoch`,
+    and `save_steps` adds to `save_minutes`.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    max_bad_steps: int = 3
+    max_collapse: float = 3.0
+    max_drift: float = 3.0
+    patience: int = 3
+    min_holdout_pairs: int = 20
+    max_holdout_pairs: int = 128
+    evals_per_epoch: int = 2
+    eval_steps: int = 0
+    max_minutes: float = 0.0
+    save_minutes: float = 5.0
+    save_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_bad_steps < 1:
+            raise BadValue(
+                f"guards max_bad_steps {self.max_bad_steps} must be at least 1: that ends it at the first one"
+            )
+        limits = (
+            "max_collapse max_drift patience evals_per_epoch eval_steps max_minutes save_minutes save_steps"
+        )
+        for name in (*limits.split(), "save_steps"):
+            if not getattr(self, name) >= 0:
+                raise BadValue(f"guards {name} {getattr(self, name)} cannot be negative (0 turns it off)")
+        if not 2 <= self.min_holdout_pairs <= self.max_holdout_pairs:
+            raise BadValue(
+                f"guards min_holdout_pairs {self.min_holdout_pairs} must be at least 2 and at most"
+                f" max_holdout_pairs {self.max_holdout_pairs}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class RoundPlan:
     """round.json: all a round needs besides its snapshot. `live_adapter` None means the base is live."""
 
@@ -232,6 +275,7 @@ class RoundPlan:
     live_adapter: str | None = None
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     gate: GateSettings = field(default_factory=GateSettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
     threads: int = 1
     packages: dict[str, str] = field(default_factory=dict)  # written by the round itself, for the record
 

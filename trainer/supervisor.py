@@ -1,4 +1,4 @@
-"""Starts a round in its own process, watches it and takes what it brings: publish, promote or reject.
+"""Starts a round in its own process, watches it, resumes it where it stopped, and takes what it brings.
 
 The round process never opens the store: it gets a directory with a plan and a frozen snapshot and gives back
 files. Whatever happens to it (crash, kill, hang, cancel) ends as a state and a sentence in the store; serving
@@ -18,34 +18,50 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from store.canary_rows import Canary
 from store.database import Store
 from store.effective import QualitySettings
 from store.errors import BadValue, HeedError, StateConflict
-from store.policies import add_policy, live_version, mark_policy, next_version
-from store.records import RUNNING_STATES, Promotion, Round
+from store.policies import live_version, next_version
+from store.records import RUNNING_STATES, Promotion, Round, RoundState
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
+from trainer.checkpoints import remove_work, where_it_stands
+from trainer.heartbeat import Pulse
 from trainer.planner import TriggerSettings, explain, guards
+from trainer.resuming import check_may_resume, note_resume, was_interrupted
 from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
-from trainer.settings import BaseModel, GateSettings, TrainerSettings
+from trainer.settings import BaseModel, GateSettings, GuardSettings, TrainerSettings
+from trainer.taking import take
 
 logger = logging.getLogger(__name__)
 
 # What a round says in progress.jsonl decides the state people see.
-STATE_OF_STAGE = {"prepare": "preparing", "dpo": "training", "kto": "training", "evaluate": "evaluating"}
+STATE_OF_STAGE: dict[str, RoundState] = {
+    "prepare": "preparing",
+    "dpo": "training",
+    "kto": "training",
+    "evaluate": "evaluating",
+}
+SIGNS_OF_WORK = ("progress.jsonl", "log.txt", "round.json")
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSettings:
-    """How the round process is run. `launch` is put before the command (`torchrun --nproc_per_node 2` …)."""
+    """How the round process is run. `launch` is put before the command (`torchrun --nproc_per_node 2` …).
+
+    A process that does nothing for `silence_limit_s` is stopped, one that computes only after `slow_limit_s`
+    without a step. One that is killed from outside is resumed, `max_resumes` times.
+    """
 
     threads: int = 1
     nice: int = 10
     holdout_share: float = 0.1
     silence_limit_s: float = 1800.0
+    slow_limit_s: float = 14400.0
+    resume: bool = True
+    max_resumes: int = 3
     stop_grace_s: float = 15.0
     launch: tuple[str, ...] = ()
 
@@ -54,8 +70,10 @@ class RoundSettings:
             raise ValueError(f"threads {self.threads} must be at least 1 and nice {self.nice} within 0..19")
         if not 0.0 <= self.holdout_share <= 0.5:
             raise ValueError(f"holdout_share {self.holdout_share} is outside 0..0.5")
-        if self.silence_limit_s <= 0 or self.stop_grace_s <= 0:
-            raise ValueError("silence_limit_s and stop_grace_s must be positive")
+        if self.silence_limit_s <= 0 or self.slow_limit_s <= 0 or self.stop_grace_s <= 0:
+            raise ValueError("silence_limit_s, slow_limit_s and stop_grace_s must be positive")
+        if self.max_resumes < 0:
+            raise ValueError(f"max_resumes {self.max_resumes} cannot be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,7 @@ class Plan:
     triggers: TriggerSettings
     rounds: RoundSettings
     quality: QualitySettings = field(default_factory=QualitySettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
 
 
 class RoundSupervisor:
@@ -103,13 +122,21 @@ class RoundSupervisor:
         return self._store.data_dir / "rounds"
 
     def recover(self) -> list[str]:
-        """After a restart: a round that was running died with the service; say so and keep its directory."""
-        interrupted = [r.round_id for r in read_rounds(self._store) if r.state in RUNNING_STATES]
-        for round_id in interrupted:
-            reason = "the service stopped while this round ran; its labels count for the next round"
-            advance_round(self._store, round_id, "interrupted", reason=reason)
-            logger.warning("round %s: %s", round_id, reason)
-        return interrupted
+        """After a restart: a round that was running died with the service. It goes on where it stopped; one
+        that cannot is named, and keeps its directory. Returns the ids of the rounds that were found running.
+        """
+        found = [r for r in read_rounds(self._store) if r.state in RUNNING_STATES]
+        for each in found:
+            try:
+                self._check_may_resume(self.folder / each.round_id)
+            except HeedError as error:
+                reason = (
+                    f"the service stopped while this round ran; its labels count for the next round ({error})"
+                )
+                self._finish(each.round_id, "interrupted", reason)
+            else:
+                self._start_watcher(each, self._resume)
+        return [each.round_id for each in found]
 
     def tick(self) -> Round | None:
         """Start a round if the store says one is due."""
@@ -131,10 +158,7 @@ class RoundSupervisor:
                 )
         started = create_round(self._store, trigger, live_version(self._store), without)
         # The snapshot can take seconds: the watcher takes it, and the caller gets the queued round at once.
-        self._watcher = threading.Thread(
-            target=self._run, args=(started,), name=f"round-{started.round_id}", daemon=True
-        )
-        self._watcher.start()
+        self._start_watcher(started, self._prepare)
         return started
 
     def cancel(self, round_id: str, actor: str) -> Round:
@@ -145,11 +169,11 @@ class RoundSupervisor:
         with self._lock:
             self._cancelled_by[round_id] = actor
             if self._process is not None:
-                signal_group(self._process, signal.SIGTERM)
+                signal_group(self._process, signal.SIGINT)
         return found
 
     def close(self) -> None:
-        """Stop the round process, if any, and wait until its end is recorded."""
+        """Stop the round process, if any, and wait until its end is recorded: it saves, to go on later."""
         self._is_closing = True
         with self._lock:
             if self._process is not None:
@@ -184,11 +208,19 @@ class RoundSupervisor:
         read_round(self._store, round_id)  # NotFound, so that no text from outside becomes a path
         return self.folder / round_id
 
-    def _run(self, started: Round) -> None:
+    def _start_watcher(self, started: Round, begin: Callable[[Round], Path]) -> None:
+        self._watcher = threading.Thread(
+            target=self._run, args=(started, begin), name=f"round-{started.round_id}", daemon=True
+        )
+        self._watcher.start()
+
+    def _run(self, started: Round, begin: Callable[[Round], Path]) -> None:
         """The life of one round. Catches broadly: a round must always end as a state and a sentence."""
         try:
-            directory = self._prepare(started)
-            code = self._watch(started.round_id, directory)
+            directory = begin(started)
+            code = 0 if self.read_gate(started.round_id) else self._watch(started.round_id, directory)
+            while self._goes_on(started.round_id, directory, code):
+                code = self._watch(started.round_id, directory)
             self._conclude(started.round_id, directory, code)
         except HeedError as error:
             self._finish(started.round_id, "failed", str(error))
@@ -198,6 +230,33 @@ class RoundSupervisor:
         finally:
             with self._lock:
                 self._process = None
+
+    def _check_may_resume(self, directory: Path) -> None:
+        if not self._plan.rounds.resume:
+            raise BadValue("rounds.resume is off")
+        check_may_resume(directory, self._plan.rounds.max_resumes)
+
+    def _resume(self, stopped: Round) -> Path:
+        return self._note_resume(stopped.round_id, "the service was stopped while it ran")
+
+    def _note_resume(self, round_id: str, why: str) -> Path:
+        directory = self.folder / round_id
+        says = note_resume(directory, why)
+        advance_round(self._store, round_id, read_round(self._store, round_id).state, reason=says)
+        logger.info("round %s: %s", round_id, says)
+        return directory
+
+    def _goes_on(self, round_id: str, directory: Path, code: int) -> bool:
+        """Whether a process that ended is started again, which is then on record."""
+        if self._is_stopped(round_id) or not was_interrupted(code):
+            return False
+        try:
+            self._check_may_resume(directory)
+        except HeedError as error:
+            logger.info("round %s is not resumed: %s", round_id, error)
+            return False
+        self._note_resume(round_id, explain_exit(code, ()))
+        return True
 
     def _prepare(self, started: Round) -> Path:
         round_id = started.round_id
@@ -231,8 +290,12 @@ class RoundSupervisor:
             "base": dataclasses.asdict(self._plan.base),
             "trainer": dataclasses.asdict(self._plan.trainer),
             "gate": dataclasses.asdict(self._plan.gate),
+            "guards": dataclasses.asdict(self._plan.guards),
         }
-        (directory / "round.json").write_text(json.dumps(plan, indent=2) + "\n", "utf-8")
+        # Whole or not at all: a round with a plan is one that can be resumed.
+        draft = directory / "round.tmp"
+        draft.write_text(json.dumps(plan, indent=2) + "\n", "utf-8")
+        draft.rename(directory / "round.json")
         return directory
 
     def _watch(self, round_id: str, directory: Path) -> int:
@@ -252,35 +315,29 @@ class RoundSupervisor:
         # Before its threads exist, so that they inherit it: serving comes first on shared cores.
         os.setpriority(os.PRIO_PROCESS, process.pid, self._plan.rounds.nice)
         logger.info("round %s runs as process %d", round_id, process.pid)
+        grace_s = self._plan.rounds.stop_grace_s
+        pulse = Pulse(self._plan.rounds.silence_limit_s, self._plan.rounds.slow_limit_s)
         while process.poll() is None:
             self._follow(round_id)
             if self._is_stopped(round_id):
-                stop(process, self._plan.rounds.stop_grace_s)
-            elif self._is_silent(directory):
-                stop(process, self._plan.rounds.stop_grace_s)
-                raise StateConflict(
-                    f"no progress for {self._plan.rounds.silence_limit_s:g} s; the process was stopped"
-                )
+                is_cancelled = round_id in self._cancelled_by
+                stop(process, signal.SIGINT if is_cancelled else signal.SIGTERM, grace_s)
+            elif fault := pulse.read(directory, SIGNS_OF_WORK, time.monotonic()):
+                stop(process, signal.SIGINT, grace_s)
+                raise StateConflict(fault)
             time.sleep(0.25)
         return process.returncode
 
     def _is_stopped(self, round_id: str) -> bool:
         return self._is_closing or round_id in self._cancelled_by
 
-    def _is_silent(self, directory: Path) -> bool:
-        """No sign of life in any file the process writes for longer than the limit."""
-        signs = [
-            p.stat().st_mtime
-            for n in ("progress.jsonl", "log.txt", "round.json")
-            if (p := directory / n).exists()
-        ]
-        return time.time() - max(signs) > self._plan.rounds.silence_limit_s
-
     def _follow(self, round_id: str) -> None:
         lines = self.read_progress(round_id)
         state = STATE_OF_STAGE.get(str(lines[-1].get("stage"))) if lines else None
-        if state is not None and read_round(self._store, round_id).state != state:
-            advance_round(self._store, round_id, state)  # type: ignore[arg-type]
+        now = read_round(self._store, round_id).state
+        # One that was resumed prepares and trains again, and stays as far as it was.
+        if state is not None and RUNNING_STATES.index(state) > RUNNING_STATES.index(now):
+            advance_round(self._store, round_id, state)
 
     def _conclude(self, round_id: str, directory: Path, code: int) -> None:
         actor = self._cancelled_by.get(round_id)
@@ -288,35 +345,30 @@ class RoundSupervisor:
             self._finish(round_id, "cancelled", f"cancelled by {actor}")
             return
         if self._is_closing and code != 0:
-            self._finish(
-                round_id, "interrupted", "the service was stopped; its labels count for the next round"
-            )
+            self._leave_for_later(round_id, directory)
             return
         verdict = self.read_gate(round_id)
         if code != 0 or verdict is None:
             self._finish(round_id, "failed", explain_exit(code, self.read_log(round_id, 200)))
             return
-        self._take(read_round(self._store, round_id), directory, verdict)
+        done = read_round(self._store, round_id)
+        state = take(self._store, done, directory, verdict, self._publish, self._promote)
+        self._finish(round_id, state, str(verdict["reason"]))
 
-    def _take(self, done: Round, directory: Path, verdict: dict[str, Any]) -> None:
-        """Files first, then the row, then the swap: a kill between any two leaves the old policy serving."""
-        assert done.version is not None
-        sha256 = self._publish(directory / "candidate", done.version)
-        add_policy(
-            self._store, done.version, parent=done.parent, round_id=done.round_id, weights_sha256=sha256
-        )
-        reason = str(verdict["reason"])
-        if verdict["decision"] != "promote":
-            mark_policy(self._store, done.version, "rejected", reason=reason)
-            self._finish(done.round_id, "rejected", reason)
-            return
+    def _leave_for_later(self, round_id: str, directory: Path) -> None:
+        """The service stops: the round stays a running one, which the next start resumes."""
         try:
-            taken = self._promote(done.version, f"round {done.round_id}", reason)
+            self._check_may_resume(directory)
         except HeedError as error:
-            mark_policy(self._store, done.version, "failed", reason=str(error))
-            raise
-        self._finish(done.round_id, "canary" if isinstance(taken, Canary) else "promoted", reason)
+            says = f"the service was stopped; its labels count for the next round ({error})"
+            self._finish(round_id, "interrupted", says)
+            return
+        says = (
+            f"the service was stopped; the round goes on from {where_it_stands(directory)} at the next start"
+        )
+        advance_round(self._store, round_id, read_round(self._store, round_id).state, reason=says)
 
-    def _finish(self, round_id: str, state: str, reason: str) -> None:
-        advance_round(self._store, round_id, state, reason=reason)  # type: ignore[arg-type]
+    def _finish(self, round_id: str, state: RoundState, reason: str) -> None:
+        advance_round(self._store, round_id, state, reason=reason)
+        remove_work(self.folder / round_id)
         logger.info("round %s: %s (%s)", round_id, state, reason)

@@ -89,7 +89,12 @@ def test_a_round_leaves_a_candidate_a_verdict_and_its_progress(folder, plan):
     assert make_proof(load_base(plan.base), folder / "candidate") == proof
 
     lines = read_lines(folder)
-    assert [line["stage"] for line in lines if "event" in line] == ["prepare", "dpo", "kto", "evaluate"]
+    assert [line["stage"] for line in lines if line.get("event") == "start"] == [
+        "prepare",
+        "dpo",
+        "kto",
+        "evaluate",
+    ]
     assert {line["stage"] for line in lines if "step" in line} == {"dpo", "kto", "evaluate"}
     assert "torch" in read_plan(folder).packages
     card = (folder / "candidate" / "README.md").read_text()
@@ -116,7 +121,7 @@ def test_a_second_round_over_a_live_adapter_says_the_same_twice(tmp_path, plan):
     )
 
 
-def test_sigterm_ends_a_round_promptly_with_143_and_no_candidate(folder, plan):
+def test_sigterm_ends_a_round_promptly_with_75_and_no_candidate(folder, plan):
     write_plan(folder, replace(plan, trainer=replace(TRAINER, epochs=500)))
     process = start(folder)
     deadline = time.monotonic() + 90
@@ -125,9 +130,9 @@ def test_sigterm_ends_a_round_promptly_with_143_and_no_candidate(folder, plan):
     told = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=30)
-    assert process.returncode == 143
+    assert process.returncode == 75
     assert time.monotonic() - told < 5
-    assert log.splitlines()[-1] == "cancelled by SIGTERM"
+    assert "stopped by SIGTERM at step" in log.splitlines()[-1]
     assert not (folder / "candidate").exists()
 
 

@@ -1,0 +1,160 @@
+"""A round's training as one that may be stopped: runs each stage under its guards, from where it was left.
+
+A stage that is over leaves its weights, so that a kill in a later one, or in the gate, loses nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+
+from trainer.checkpoints import (
+    FINISHED,
+    WORK,
+    draft_folder,
+    find_checkpoint,
+    find_fault,
+    hash_origin,
+    seal,
+    step_of,
+    sweep,
+)
+from trainer.guards import Clock, SkipNonFiniteSteps, Tell, WatchStanding
+from trainer.preferences import TrainingPair
+from trainer.progress import ProgressLog
+from trainer.qlora import PolicyStart, Weights, read_weights, settle_weights
+from trainer.saving import Guard, SaveState, restore_guards
+from trainer.settings import RoundPlan
+from trainer.stopping import Stopped, Stopping
+from trainer.watching import Watched, choose_watched
+
+logger = logging.getLogger(__name__)
+
+_WEIGHTS = "weights.safetensors"
+_REPORT = "stage.json"
+
+
+@dataclass(slots=True)
+class Guarded:
+    """What the stages of one round share: where their state lies, what they watch, and their time.
+
+    `notes` says of a stage why it ended before its last step, where it did.
+    """
+
+    folder: Path
+    plan: RoundPlan
+    origin: str
+    progress: ProgressLog
+    clock: Clock
+    stopping: Stopping
+    holdout: Sequence[TrainingPair]
+    pairs: Sequence[TrainingPair]
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def train(self, trainer: Any, stage: str, pad_id: int) -> Any:
+        """Run a library trainer to its end under the guards; from its newest checkpoint when there is one."""
+        folder = self.folder / WORK / stage
+        trainer.args.output_dir = str(folder)
+        tell = partial(self.progress.event, stage)
+        if trainer.args.should_save:
+            sweep(folder, self.origin)
+        trainer.accelerator.wait_for_everyone()
+        checkpoint = find_checkpoint(folder, self.origin)
+        guards = self._build_guards(trainer, pad_id, tell)
+        saver = SaveState(
+            trainer, folder, self.origin, self.plan.guards, guards, self.clock, self.stopping, tell
+        )
+        if checkpoint is not None:
+            restore_guards(checkpoint, guards, self.clock)
+            logger.info("%s goes on after step %d", stage, step_of(checkpoint))
+            tell("resumed", at_step=step_of(checkpoint))
+        trainer.pop_callback(SkipNonFiniteSteps)
+        for callback in (*guards.values(), saver):
+            trainer.add_callback(callback)
+        with self.stopping.waiting():
+            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            notes = [saver.note, *(getattr(guard, "note", None) for guard in guards.values())]
+            self._finish(stage, trainer, "; ".join(note for note in notes if note))
+        return result
+
+    def _build_guards(self, trainer: Any, pad_id: int, tell: Tell) -> dict[str, Guard]:
+        settings = self.plan.guards
+        guards: dict[str, Guard] = {"finite": SkipNonFiniteSteps(settings.max_bad_steps, tell)}
+        chosen, is_held_out = choose_watched(
+            self.holdout, self.pairs, settings.min_holdout_pairs, settings.max_holdout_pairs
+        )
+        if not is_held_out:
+            needed = settings.min_holdout_pairs
+            says = f"nothing stops early: {len(self.holdout)} held-out pairs of {needed} needed"
+            logger.info("%s; %d training pairs are watched instead", says, len(chosen))
+            tell("no_early_stop", says=says)
+        if chosen:
+            ours = self.plan.trainer
+            sft_weight = getattr(trainer, "sft_weight", 0.0)
+            watched = Watched(chosen, pad_id, ours.beta, ours.label_smoothing, sft_weight)
+            guards["standing"] = WatchStanding(watched, is_held_out, settings, tell)
+        return guards
+
+    def _finish(self, stage: str, trainer: Any, note: str) -> None:
+        """Leave the stage's weights; then, if a stop was asked for meanwhile, stop."""
+        if note:
+            self.notes[stage] = note
+        if trainer.args.should_save:
+            draft = draft_folder(self.folder / WORK / stage, FINISHED)
+            save_file(
+                {name: t.contiguous() for name, t in read_weights(trainer.model).items()}, draft / _WEIGHTS
+            )
+            report = {"spent_s": self.clock.spent_s, "note": note}
+            (draft / _REPORT).write_text(json.dumps(report) + "\n", "utf-8")
+            seal(draft, self.origin)
+        if self.stopping.is_asked:
+            raise Stopped(f"stopped by SIGTERM at the end of {stage}; the round can go on from there")
+
+    def read_finished(self, stage: str) -> Weights | None:
+        """The weights a stage ended with in an earlier process; None when it has still to run."""
+        folder = self.folder / WORK / stage / FINISHED
+        if find_fault(folder, self.origin) is not None:
+            return None
+        report = json.loads((folder / _REPORT).read_text("utf-8"))
+        self.clock.add(report["spent_s"] - self.clock.spent_s)
+        if report["note"]:
+            self.notes[stage] = report["note"]
+        self.progress.event(stage, "finished_before")
+        return load_file(folder / _WEIGHTS)
+
+    def say(self, stage: str, trained_on: str) -> str:
+        """What a stage trained on, and why it ended early if it did."""
+        return "; ".join(part for part in (trained_on, self.notes.get(stage)) if part)
+
+
+def begin_guarded(
+    folder: Path,
+    plan: RoundPlan,
+    fingerprint: str,
+    data_sha256: str,
+    packages: dict[str, str],
+    progress: ProgressLog,
+    stopping: Stopping,
+    holdout: Sequence[TrainingPair],
+    pairs: Sequence[TrainingPair],
+) -> Guarded:
+    """The guarded training of a round, as new or as a killed process left it."""
+    asked = json.dumps(asdict(replace(plan, packages={})), sort_keys=True)
+    origin = hash_origin(asked, fingerprint, data_sha256, json.dumps(packages, sort_keys=True))
+    clock = Clock(plan.guards.max_minutes * 60)
+    return Guarded(folder, plan, origin, progress, clock, stopping, holdout, pairs)
+
+
+def settle_policy(start: PolicyStart) -> Any:
+    """The policy of a start whose training is over: its weights laid over a new adapter."""
+    model = start.model if start.peft_config is None else get_peft_model(start.model, start.peft_config)
+    settle_weights(model, start.weights)
+    return model
