@@ -13,9 +13,19 @@ from trl import DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
+from trainer.answer_head import score_answers
 from trainer.losses import PairLogps, implicit_rewards, pair_losses, wpo_weights
 from trainer.pair_layout import CHOSEN, PADDING, REJECTED
 from trainer.settings import REFERENCE_FREE, TrainerSettings
+
+# Forward passes keep no activations, so the reference is scored in batches this many times larger.
+REFERENCE_BATCH = 4
+
+
+def pair_lengths(rows: Any) -> list[int]:
+    """Tokens of each pair, the prompt once."""
+    columns = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+    return [len(p) + len(c) + len(r) for p, c, r in zip(*columns, strict=True)]
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
@@ -29,20 +39,47 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Pairs of like length in one batch; the library's own grouping fails once columns are dropped."""
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        columns = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
-        lengths = [len(p) + len(c) + len(r) for p, c, r in zip(*columns, strict=True)]
+        lengths = pair_lengths(self.train_dataset if train_dataset is None else train_dataset)
         generator = torch.Generator().manual_seed(self.args.data_seed)
         return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
 
     def _forward(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, torch.Tensor, torch.Tensor]:
-        """The head's per-token outputs, and which positions predict chosen and rejected tokens: (batch, seq -
-        1)."""
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids", "labels")}
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        is_answer = batch["labels"][:, 1:] != -100
-        segments = batch["segments"][:, 1:]
+        """What the head says of each token, and which positions predict chosen and rejected ones.
+
+        All are (batch, seq - 1).
+        """
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids")}
+        labels, segments = batch["labels"], batch["segments"][:, 1:]
+        if labels.is_cuda:  # there the library's head skips the prompt too, and never holds all logits
+            outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
+        else:
+            head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+            outputs = score_answers(model, head, inputs, labels, squares=self.loss_settings.wpo)
+        is_answer = labels[:, 1:] != -100
         return outputs, is_answer & (segments == CHOSEN), is_answer & (segments == REJECTED)
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """The rows with their reference log-probs, each process scoring its share.
+
+        In order of length and with larger batches than training has, there being no activations to keep; the
+        library goes through the rows as they come and through a cache file of a folder nobody sweeps.
+        """
+        if self.is_deepspeed_enabled:  # it wants an engine around the model, which the library knows to build
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        lengths, shares = pair_lengths(dataset), self.accelerator.num_processes
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        size = REFERENCE_BATCH * batch_size * shares
+        logps = torch.zeros(2, len(dataset), device=self.accelerator.device)
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            # A share may be empty at the end; a sharded model still wants every process to call it.
+            mine = places[self.accelerator.process_index :: shares]
+            rows = [dataset[place] for place in mine or places[:1]]
+            batch = self._prepare_inputs(self.data_collator(rows))
+            scores = torch.stack(self.compute_ref_log_probs(self.model, batch))
+            logps[:, mine] = scores[:, : len(mine)].to(logps.dtype)
+        chosen, rejected = self.accelerator.reduce(logps).tolist()
+        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
 
     def compute_ref_log_probs(
         self, model: Any, inputs: dict[str, torch.Tensor]

@@ -83,7 +83,7 @@ class TrainerSettings:
     alpha: int = 32
     target_modules: str | tuple[str, ...] = "all-linear"
     max_length: int = 1024
-    optimizer: str = "adamw_torch"
+    optimizer: str = "adamw_torch_fused"
     schedule: str = "linear"
     warmup: float = 0.1
     max_grad_norm: float = 1.0

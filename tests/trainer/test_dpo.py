@@ -204,3 +204,14 @@ def test_a_doubtful_pair_is_trained_with_its_own_flip(base):
     rows = [replace(row, probability=p) for row, p in zip(pair_rows(3), (1.0, 0.8, 0.6), strict=True)]
     prepared_rows = prepare_pairs(rows, base.tokenizer, 256).rows
     assert pair_dataset(prepared_rows, 0.1)["flip"] == pytest.approx([0.1, 0.2, 0.4])
+
+
+def test_the_reference_is_what_the_base_says_of_each_row_in_the_rows_order(base, settings, tmp_path):
+    trainer = build_pair_trainer(
+        start_policy(base.model, settings, None), base.tokenizer, prepared(base, 70), settings, tmp_path
+    )
+    for row in list(trainer.train_dataset)[::10]:
+        alone = trainer.compute_ref_log_probs(trainer.model, trainer.data_collator([row]))
+        assert [row["ref_chosen_logps"], row["ref_rejected_logps"]] == pytest.approx(
+            [values.item() for values in alone], abs=1e-4
+        )
