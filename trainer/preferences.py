@@ -102,7 +102,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _fields(row: dict[str, Any], *id_columns: str) -> dict[str, Any]:
-    fields = {name: value for name, value in row.items() if name not in ("messages_json", "kind")}
+    fields = {name: value for name, value in row.items() if name not in ("messages_json", "kind", "lag")}
     fields["messages"] = tuple(json.loads(row["messages_json"]))
     fields |= {name: tuple(row[name]) for name in ("person_ids", "label_ids")}
     return fields | {name: tuple(row[name] or ()) for name in id_columns}
