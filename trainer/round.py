@@ -36,6 +36,7 @@ EAGER_OOM_SCORE = 800
 
 def run_round(folder: Path, plan: RoundPlan) -> None:
     """Train the candidate of one round and judge it. Raises when no verdict can be reached."""
+    from trainer.answers import prepare_answers
     from trainer.gate import run_gate
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
     from trainer.probes import choose_prompts
@@ -43,7 +44,8 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     from trainer.proving import make_proof
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
-    from trainer.stages import train
+    from trainer.stages import plan_stages, train
+    from trainer.tally import tally
 
     if (folder / "candidate").exists():
         raise BadValue(f"{folder / 'candidate'} exists already: a round's directory is used once")
@@ -61,14 +63,22 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     ratings = prepare_ratings(
         rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
     )
+    answers = prepare_answers(pair_rows, rating_rows, base.tokenizer, settings)
     for name, notices in (
         ("pairs", pairs.notices),
         ("holdout", holdout.notices),
         ("ratings", ratings.notices),
+        ("answers", answers.notices),
     ):
         log_notices(name, notices)
 
-    policy, stages = train(folder, plan, base, live, pairs, ratings, progress)
+    stages = plan_stages(settings, base.tokenizer, pairs, ratings, answers)
+    if is_first_process():
+        accounts = {stage.name: stage.account for stage in stages}
+        accounts["holdout"] = tally([row.row_id for row in holdout.rows], holdout.notices)
+        report = {name: account.as_json() for name, account in accounts.items()}
+        write_json(folder / "training_report.json", report)
+    policy = train(folder, plan, base, live, stages, progress)
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
@@ -88,7 +98,7 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
         lambda done, of: progress.step("evaluate", done, of),
     )
     packages = read_packages()
-    training = Training(stages, hash_snapshot(snapshot), packages)
+    training = Training({stage.name: stage.describe() for stage in stages}, hash_snapshot(snapshot), packages)
     proof = make_proof(base, draft)
     publish_candidate(draft, folder / "candidate", plan, base, training, verdict, proof)
     write_json(folder / "round.json", asdict(plan) | {"packages": packages})

@@ -35,7 +35,13 @@ from trainer.settings import BaseModel, GateSettings, TrainerSettings
 logger = logging.getLogger(__name__)
 
 # What a round says in progress.jsonl decides the state people see.
-STATE_OF_STAGE = {"prepare": "preparing", "dpo": "training", "kto": "training", "evaluate": "evaluating"}
+STATE_OF_STAGE = {
+    "prepare": "preparing",
+    "sft": "training",
+    "dpo": "training",
+    "kto": "training",
+    "evaluate": "evaluating",
+}
 
 
 @dataclass(frozen=True, slots=True)
