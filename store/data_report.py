@@ -19,7 +19,7 @@ from store.database import Store
 from store.exchange import HOLDOUT_SHARE, PEOPLES, export_labels
 from store.labels import EDITED_VERSION, prompt_digest
 from store.records import OutsideLabel
-from store.snapshots import is_held_out
+from store.splitting import is_held_out
 
 MOST_POINTS = 1000  # of the length plot
 MOST_COMPARED = 1000  # pairs whose texts are compared; difflib is quadratic

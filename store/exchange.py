@@ -21,7 +21,7 @@ from store.labels import build_rows, prompt_digest
 from store.outside import read_outside_labels
 from store.records import Message, OutsideLabel, PairRow, RatingRow
 from store.shares import pseudonym
-from store.snapshots import is_held_out
+from store.splitting import find_held_out, is_held_out, opening_digest
 
 HOLDOUT_SHARE = 0.1  # what rounds hold out unless told otherwise
 # What people gave here; outside labels are exported from their own table, with all they hold.
@@ -68,6 +68,7 @@ def export_labels(
         times = _read_active_ms(cursor)
         outside = read_outside_labels(cursor)
         cursor.rollback()
+    held_out = find_held_out((*rows.pairs, *rows.ratings), holdout_share, rows.held_out)
     # Outside labels are exported as they came, whether or not a round would train on them.
     exported = (
         *(_to_preference(pair, times) for pair in rows.pairs if pair.source in PEOPLES),
@@ -76,8 +77,8 @@ def export_labels(
     )
     for row in exported:
         if _is_wanted(row, wanted):
-            held_out = is_held_out(row["prompt"], holdout_share)
-            yield row | {"split": row["given_split"] or ("holdout" if held_out else "train")}
+            is_out = opening_digest(row["prompt"]) in held_out or is_held_out(row["prompt"], holdout_share)
+            yield row | {"split": row["given_split"] or ("holdout" if is_out else "train")}
 
 
 def read_guidelines_version(store: Store) -> int | None:

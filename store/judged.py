@@ -16,6 +16,7 @@ import duckdb
 from store import judgements, ratings
 from store.clock import from_column
 from store.effective import BOTH_BAD, FIRST, SECOND, TIE
+from store.ledger import Ledger
 from store.pair_votes import STANDING_ADJUDICATIONS, STANDING_JUDGEMENTS, STANDING_RATINGS
 from store.records import Adjudication, Choice, Judgement, Rating
 
@@ -42,10 +43,12 @@ def read_left_out(cursor: duckdb.DuckDBPyConnection, without: Collection[str] = 
 
 
 def read_judged_tasks(
-    cursor: duckdb.DuckDBPyConnection, left_out: Mapping[str, str], reasons: Counter[str]
+    cursor: duckdb.DuckDBPyConnection, left_out: Mapping[str, str], reasons: Counter[str], ledger: Ledger
 ) -> Iterator[JudgedTask]:
-    """Tasks in the order of their making; whatever is not among them is added to `reasons`."""
-    verdicts = {verdict.task_id: verdict for verdict in _read_adjudications(cursor, left_out, reasons)}
+    """Tasks in the order of their making; what is not among them is counted in `reasons` and in `ledger`."""
+    verdicts = {
+        verdict.task_id: verdict for verdict in _read_adjudications(cursor, left_out, reasons, ledger)
+    }
     sql = f"""
         SELECT t.task_id, t.first_id, t.second_id, g.task_id IS NOT NULL, t.purpose = 'repeat',
             {judgements.COLUMNS}
@@ -57,24 +60,28 @@ def read_judged_tasks(
     for (task_id, first_id, second_id, is_gold, is_repeat), group in itertools.groupby(rows, lambda r: r[:5]):
         acts = [judgements.to_judgement(row[5:]) for row in group if row[5] is not None]
         if is_gold or is_repeat:
-            reasons["gold" if is_gold else "repeat"] += len(acts)
+            reason = "gold" if is_gold else "repeat"
+            reasons[reason] += len(acts)
+            verdict = verdicts.get(task_id)
+            ledger.leave_out(reason, [act.judgement_id for act in acts])
+            ledger.leave_out(reason, [verdict.adjudication_id] if verdict else [])
             continue
         yield JudgedTask(
             task_id=task_id,
             completion_ids=(first_id,) if second_id is None else (first_id, second_id),
-            judgements=tuple(_keep(acts, left_out, reasons)),
+            judgements=tuple(_keep(acts, left_out, reasons, ledger)),
             adjudication=verdicts.get(task_id),
         )
 
 
 def read_standing_ratings(
-    cursor: duckdb.DuckDBPyConnection, left_out: Mapping[str, str], reasons: Counter[str]
+    cursor: duckdb.DuckDBPyConnection, left_out: Mapping[str, str], reasons: Counter[str], ledger: Ledger
 ) -> list[Rating]:
     """The newest thumb of each person on each answer, in the order they came."""
     sql = f"SELECT {ratings.COLUMNS} FROM {STANDING_RATINGS} AS r ORDER BY r.seq"
     found = [ratings.to_rating(row) for row in cursor.execute(sql).fetchall()]
     reasons["rating_replaced"] += _count(cursor, "ratings") - len(found)
-    return _keep(found, left_out, reasons)
+    return _keep(found, left_out, reasons, ledger)
 
 
 def read_gold_verdicts(cursor: duckdb.DuckDBPyConnection) -> dict[str, int]:
@@ -113,14 +120,16 @@ def to_adjudication(row: tuple[Any, ...]) -> Adjudication:
 
 
 def _read_adjudications(
-    cursor: duckdb.DuckDBPyConnection, left_out: Mapping[str, str], reasons: Counter[str]
+    cursor: duckdb.DuckDBPyConnection, left_out: Mapping[str, str], reasons: Counter[str], ledger: Ledger
 ) -> list[Adjudication]:
     sql = f"SELECT {ADJUDICATION_COLUMNS} FROM {STANDING_ADJUDICATIONS} AS a ORDER BY a.seq"
     found = [to_adjudication(row) for row in cursor.execute(sql).fetchall()]
-    return _keep(found, left_out, reasons)
+    return _keep(found, left_out, reasons, ledger)
 
 
-def _keep(labels: list[Label], left_out: Mapping[str, str], reasons: Counter[str]) -> list[Label]:
+def _keep(
+    labels: list[Label], left_out: Mapping[str, str], reasons: Counter[str], ledger: Ledger
+) -> list[Label]:
     kept = []
     for label in labels:
         reason = left_out.get(label.person_id)
@@ -128,7 +137,14 @@ def _keep(labels: list[Label], left_out: Mapping[str, str], reasons: Counter[str
             kept.append(label)
         else:
             reasons[reason] += 1
+            ledger.leave_out(reason, [_id_of(label)])
     return kept
+
+
+def _id_of(label: Judgement | Rating | Adjudication) -> str:
+    if isinstance(label, Judgement):
+        return label.judgement_id
+    return label.rating_id if isinstance(label, Rating) else label.adjudication_id
 
 
 def _count(cursor: duckdb.DuckDBPyConnection, rows: str) -> int:

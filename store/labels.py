@@ -45,9 +45,9 @@ from store.training_rows import (
     TrainingRows,
     add_corrections,
     add_preference,
+    add_rating,
     prompt_digest,
     prompt_id_of,
-    to_rating_row,
 )
 
 # What other parts of the store ask this module for.
@@ -78,9 +78,9 @@ def build_rows(
     votes = select_votes(read_verdicts(cursor), left_out)
     rows.reliability, rows.alpha = fit_reliability(votes, settings), measure_alpha(votes.count())
     completions = _read_completions(cursor)
-    for task in read_judged_tasks(cursor, left_out, rows.reasons):
+    for task in read_judged_tasks(cursor, left_out, rows.reasons, rows.ledger):
         _add_task(rows, task, [completions[completion_id] for completion_id in task.completion_ids], settings)
-    for rating in read_standing_ratings(cursor, left_out, rows.reasons):
+    for rating in read_standing_ratings(cursor, left_out, rows.reasons, rows.ledger):
         _add_rating(rows, rating, completions[rating.completion_id], settings)
     rows.verdicts |= read_gold_verdicts(cursor)
     add_outside_rows(cursor, rows, completions, settings)
@@ -94,6 +94,8 @@ def _add_task(
 ) -> None:
     for judgement in task.judgements:
         rows.reasons[judgement.choice] += 1
+        if judgement.choice == "skip":
+            rows.ledger.leave_out("skip", [judgement.judgement_id])
         if judgement.correction is not None and judgement.choice != "skip":
             _add_edits(rows, judgement, completions, settings)
     said = [judgement for judgement in task.judgements if judgement.choice != "skip"]
@@ -101,6 +103,7 @@ def _add_task(
     if task.adjudication is not None:
         rows.reasons["adjudicated"] += 1
         rows.reasons["superseded_by_adjudication"] += len(said)
+        rows.ledger.leave_out("superseded_by_adjudication", [act.judgement_id for act in said])
     elif not said:
         return
     elif len(said) > 1:
@@ -126,16 +129,19 @@ def _add_pair(
         add_preference(rows, origin, label, chosen, rejected, unsafe)
     elif label.why and (len(said) > 1 or task.adjudication is not None):
         rows.reasons[label.why] += 1
+    if label.why:
+        rows.ledger.leave_out(label.why, origin.label_ids)
     is_bad = label.chosen == BOTH_BAD and label.weight > 0
     if label.chosen == BOTH_BAD and not is_bad:
         rows.reasons["undecided"] += 1  # nobody who said so is any better than a guess
+        rows.ledger.leave_out("undecided", origin.label_ids)
     for name, completion in zip(("first", "second"), completions, strict=True):
         if is_bad:
             row_id = f"{origin.row_id}:{name}"
-            rows.ratings.append(to_rating_row(row_id, origin, completion, False, label.weight))
+            add_rating(rows, row_id, origin, completion, False, label.weight)
         elif completion.completion_id in unsafe:
             rows.reasons["unsafe"] += 1
-            rows.ratings.append(to_rating_row(f"{origin.row_id}:unsafe-{name}", origin, completion, False))
+            add_rating(rows, f"{origin.row_id}:unsafe-{name}", origin, completion, False)
 
 
 def _settle(
@@ -170,7 +176,7 @@ def _add_single(
     origin = _origin_of(said) if verdict is None else _origin_of_verdict(verdict)
     if completion.completion_id in unsafe:
         rows.reasons["unsafe"] += 1
-        rows.ratings.append(to_rating_row(origin.row_id, origin, completion, False))
+        add_rating(rows, origin.row_id, origin, completion, False)
         return
     thumbs = [(judgement.person_id, judgement.choice == "up") for judgement in said]
     label = (
@@ -180,8 +186,9 @@ def _add_single(
     )
     if label is None:
         rows.reasons["undecided"] += 1
+        rows.ledger.leave_out("undecided", origin.label_ids)
         return
-    rows.ratings.append(to_rating_row(origin.row_id, origin, completion, *label))
+    add_rating(rows, origin.row_id, origin, completion, *label)
 
 
 def _add_rating(
@@ -190,7 +197,9 @@ def _add_rating(
     rows.reasons[{1: "thumb_up", -1: "thumb_down", 0: "thumb_taken_back"}[rating.value]] += 1
     origin = Origin((rating.rating_id,), (rating.person_id,), "human", rating.created_at)
     if rating.value:
-        rows.ratings.append(to_rating_row(rating.rating_id, origin, completion, rating.value == 1))
+        add_rating(rows, rating.rating_id, origin, completion, rating.value == 1)
+    else:
+        rows.ledger.leave_out("thumb_taken_back", [rating.rating_id])
     if rating.correction is not None:
         add_corrections(rows, origin, rating.correction, [completion], settings)
 

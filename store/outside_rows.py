@@ -15,7 +15,8 @@ from store.agreement import Measure, measure_kappa
 from store.effective import FIRST, SECOND, QualitySettings
 from store.outside import read_outside_labels
 from store.records import Completion, OutsideLabel, PairRow, RatingRow
-from store.training_rows import TrainingRows, chat_prompt_id, prompt_digest, prompt_id_of
+from store.splitting import opening_digest
+from store.training_rows import TrainingRows, chat_prompt_id, prompt_id_of
 
 Pair = tuple[Completion, Completion]
 # What a machine said is no yardstick for the policy: it stays out of the holdout unless its split says so.
@@ -38,10 +39,11 @@ def add_outside_rows(
         reason = _why_not(label, rows.verdicts, kappas, settings)
         if reason is not None:
             rows.reasons[reason] += 1
+            rows.ledger.leave_out(reason, [label.label_id])
             continue
         rows.reasons[f"outside_{label.source.partition(':')[0]}"] += 1
         if label.split == "holdout":
-            rows.held_out.add(prompt_digest(label.messages))
+            rows.held_out.add(opening_digest(label.messages))
             rows.reserved.add(label.label_id)
         pair = pairs.get(label.task_id or "")
         if label.kind == "pair":
@@ -146,6 +148,9 @@ def _to_pair_row(label: OutsideLabel, pair: Pair | None, settings: QualitySettin
         source=label.source,
         probability=1.0,
         created_at=label.created_at,
+        conversation_id=(chosen.conversation_id if chosen else None) or "",
+        chosen_logprob=chosen.logprob_sum if chosen and sampled else None,
+        rejected_logprob=rejected.logprob_sum if rejected and sampled else None,
     )
 
 
@@ -164,4 +169,6 @@ def _to_rating_row(label: OutsideLabel, pair: Pair | None, settings: QualitySett
         label_ids=(label.label_id,),
         source=label.source,
         created_at=label.created_at,
+        conversation_id=(answer.conversation_id if answer else None) or "",
+        completion_logprob=answer.logprob_sum if answer else None,
     )

@@ -336,7 +336,9 @@ class PairRow:
     """A preference pair as a round trains on it: the very token ids the policy sampled; one row a task.
 
     `probability` is P(chosen beats rejected), `source` human, edit, adjudicated or an outside label's. The
-    people and labels behind it are empty where nobody here gave it.
+    people and labels behind it are empty where nobody here gave it. `opening` is the digest of what was asked
+    first, also when the model could no longer read it; both it and `conversation_id` may be empty. The
+    log-probs are those of the versions that sampled the answers (nats), None where nobody sampled them.
     """
 
     row_id: str
@@ -355,6 +357,10 @@ class PairRow:
     source: str
     probability: float
     created_at: datetime
+    conversation_id: str = ""
+    opening: str = ""
+    chosen_logprob: float | None = None
+    rejected_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +379,9 @@ class RatingRow:
     label_ids: tuple[str, ...]
     source: str
     created_at: datetime
+    conversation_id: str = ""
+    opening: str = ""
+    completion_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from datetime import datetime
 from store.agreement import Measure
 from store.completions import messages_read
 from store.effective import Effective, QualitySettings, Reliability
+from store.ledger import Ledger
 from store.records import Completion, Message, PairRow, RatingRow
+from store.splitting import opening_digest
 
 EDITED_VERSION = "edited"  # stands where a policy version would when a person wrote the answer
 
@@ -24,13 +26,15 @@ EDITED_VERSION = "edited"  # stands where a policy version would when a person w
 class TrainingRows:
     """Rows in the order of their ids, and how many labels there were of each sort (`reasons`).
 
-    `verdicts` is what people, or gold, say of each pair task. `held_out` are digests of the prompts, and
-    `reserved` ids of the rows, that an outside label reserves for the holdout.
+    `ledger` says of each label that made no row why. `verdicts` is what people, or gold, say of each pair
+    task. `held_out` are the openings, and `reserved` ids of the rows, that an outside label reserves for the
+    holdout.
     """
 
     pairs: list[PairRow] = field(default_factory=list)
     ratings: list[RatingRow] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    ledger: Ledger = field(default_factory=Ledger)
     verdicts: dict[str, int] = field(default_factory=dict)
     reliability: Reliability = field(default_factory=Reliability)
     held_out: set[str] = field(default_factory=set)
@@ -63,15 +67,19 @@ def add_preference(
     """The pair row of a task, unless the two texts are equal or the better answer was flagged as unsafe."""
     if chosen.text == rejected.text:
         rows.reasons["same_text"] += 1
+        rows.ledger.leave_out("same_text", origin.label_ids)
         return
     if chosen.completion_id in unsafe:
         rows.reasons["chosen_unsafe"] += 1
+        rows.ledger.leave_out("chosen_unsafe", origin.label_ids)
         return
+    num_left_out = max(chosen.num_left_out, rejected.num_left_out)
+    note_cut(rows, num_left_out)
     rows.pairs.append(
         PairRow(
             row_id=origin.row_id,
             prompt_id=prompt_id_of(chosen),
-            messages=messages_read(chosen, max(chosen.num_left_out, rejected.num_left_out)),
+            messages=messages_read(chosen, num_left_out),
             chosen=chosen.text,
             rejected=rejected.text,
             chosen_ids=chosen.token_ids,
@@ -85,6 +93,10 @@ def add_preference(
             source=origin.source,
             probability=label.probability,
             created_at=origin.created_at,
+            conversation_id=chosen.conversation_id or "",
+            opening=opening_digest(chosen.messages),
+            chosen_logprob=chosen.logprob_sum,
+            rejected_logprob=rejected.logprob_sum,
         )
     )
 
@@ -101,10 +113,13 @@ def add_corrections(
     for number, original in enumerate(originals):
         if correction == original.text:
             rows.reasons["same_text"] += 1
+            rows.ledger.leave_out_correction("same_text", origin.row_id)
             continue
         if is_small_edit(original.text, correction, settings.min_edit_chars):
             rows.reasons["edit_too_small"] += 1
+            rows.ledger.leave_out_correction("edit_too_small", origin.row_id)
             continue
+        note_cut(rows, original.num_left_out)
         rows.pairs.append(
             PairRow(
                 row_id=f"{origin.row_id}:edit{number}",
@@ -123,14 +138,36 @@ def add_corrections(
                 source="edit",
                 probability=1.0,
                 created_at=origin.created_at,
+                conversation_id=original.conversation_id or "",
+                opening=opening_digest(original.messages),
+                rejected_logprob=original.logprob_sum,
             )
         )
 
 
-def to_rating_row(
-    row_id: str, origin: Origin, completion: Completion, desirable: bool, weight: float = 1.0
+def add_rating(
+    rows: TrainingRows,
+    row_id: str,
+    origin: Origin,
+    completion: Completion,
+    desirable: bool,
+    weight: float = 1.0,
+) -> None:
+    """The rating row of one answer with its label."""
+    note_cut(rows, completion.num_left_out)
+    rows.ratings.append(_to_rating_row(row_id, origin, completion, desirable, weight))
+
+
+def note_cut(rows: TrainingRows, num_left_out: int) -> None:
+    """Count a row whose oldest messages the policy could not read when it answered, and those messages."""
+    if num_left_out:
+        rows.reasons["context_cut_when_sampled"] += 1
+        rows.reasons["messages_cut_when_sampled"] += num_left_out
+
+
+def _to_rating_row(
+    row_id: str, origin: Origin, completion: Completion, desirable: bool, weight: float
 ) -> RatingRow:
-    """One answer with its label."""
     return RatingRow(
         row_id=row_id,
         prompt_id=prompt_id_of(completion),
@@ -144,6 +181,9 @@ def to_rating_row(
         label_ids=origin.label_ids,
         source=origin.source,
         created_at=origin.created_at,
+        conversation_id=completion.conversation_id or "",
+        opening=opening_digest(completion.messages),
+        completion_logprob=completion.logprob_sum,
     )
 
 

@@ -8,9 +8,9 @@ Whatever is cut or left out is counted and named, never repaired in silence.
 from __future__ import annotations
 
 import json
-import random
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,7 @@ import pyarrow.parquet as pq
 from jinja2 import TemplateError
 
 from store.records import Message, PairRow, RatingRow
-
-# Eq. 8 of the KTO paper (arXiv 2402.01306): desirable weight x count over undesirable weight x count.
-MAX_CLASS_RATIO = 4 / 3
+from trainer.mixing import class_weights, mix_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +55,18 @@ class TrainingRating:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What happened to one row on its way into a training set: a cut, or why it was left out."""
+    """What happened to one row on its way into a training set: `num_cut` of its oldest messages were cut, or
+    it was left out for a reason (`why`, short enough to count by)."""
 
     row_id: str
     what: str
+    why: str = ""
+    num_cut: int = 0
+
+
+def leave_out(row_id: str, why: str, details: str = "") -> Notice:
+    """The notice of a row that is not trained on; `details` are numbers of this row alone."""
+    return Notice(row_id, f"left out: {details or why}", why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _fields(row: dict[str, Any], *id_columns: str) -> dict[str, Any]:
-    fields = {name: value for name, value in row.items() if name not in ("messages_json", "kind")}
+    fields = {name: value for name, value in row.items() if name not in ("messages_json", "kind", "lag")}
     fields["messages"] = tuple(json.loads(row["messages_json"]))
     fields |= {name: tuple(row[name]) for name in ("person_ids", "label_ids")}
     return fields | {name: tuple(row[name] or ()) for name in id_columns}
@@ -122,12 +128,12 @@ def prepare_pairs(rows: Sequence[PairRow], tokenizer: Any, max_length: int) -> P
 
 def _pair(row: PairRow, tokenizer: Any, max_length: int, notices: list[Notice]) -> TrainingPair | None:
     if not row.weight > 0:
-        notices.append(Notice(row.row_id, "left out: its weight is 0"))
+        notices.append(leave_out(row.row_id, "its weight is 0"))
         return None
     chosen = answer_ids(row.chosen_ids, row.chosen, tokenizer)
     rejected = answer_ids(row.rejected_ids, row.rejected, tokenizer)
     if chosen == rejected:
-        notices.append(Notice(row.row_id, "left out: chosen and rejected are the same tokens"))
+        notices.append(leave_out(row.row_id, "chosen and rejected are the same tokens"))
         return None
     prompt = _prompt(
         row.row_id, row.messages, max(len(chosen), len(rejected)), tokenizer, max_length, notices
@@ -145,12 +151,12 @@ def prepare_ratings(
     kept = [
         r
         for row in sorted(rows, key=lambda r: r.row_id)
-        if (r := _rating(row, tokenizer, max_length, notices))
+        if (r := prepare_answer(row, tokenizer, max_length, notices))
     ]
     mixed = mix_classes(kept, batch_size, seed)
     if len(mixed) % batch_size == 1:
         # KTO's KL estimate pairs each prompt with a neighbour's completion; alone it would meet its own.
-        notices.append(Notice(mixed.pop().row_id, "left out: it would be a batch of its own"))
+        notices.append(leave_out(mixed.pop().row_id, "it would be a batch of its own"))
     mean = sum(row.weight for row in mixed) / max(len(mixed), 1)
     mixed = [replace(row, weight=row.weight / mean) for row in mixed]
     desirable = sum(row.weight for row in mixed if row.desirable)
@@ -158,9 +164,12 @@ def prepare_ratings(
     return RatingSet(tuple(mixed), tuple(notices), *class_weights(desirable, undesirable))
 
 
-def _rating(row: RatingRow, tokenizer: Any, max_length: int, notices: list[Notice]) -> TrainingRating | None:
+def prepare_answer(
+    row: RatingRow, tokenizer: Any, max_length: int, notices: list[Notice]
+) -> TrainingRating | None:
+    """One answer as token ids; None, with a notice, when it is left out."""
     if not row.weight > 0:
-        notices.append(Notice(row.row_id, "left out: its weight is 0"))
+        notices.append(leave_out(row.row_id, "its weight is 0"))
         return None
     completion = answer_ids(row.completion_ids, row.completion, tokenizer)
     prompt = _prompt(row.row_id, row.messages, len(completion), tokenizer, max_length, notices)
@@ -191,62 +200,38 @@ def _prompt(
 ) -> tuple[int, ...]:
     """The prompt's ids, without its oldest turns where they do not fit; empty, with a notice, when nothing
     fits."""
-    kept = list(messages)
+    room = max_length - answer_length
     try:
-        ids = prompt_ids(kept, tokenizer)
-        while len(ids) + answer_length > max_length and (shorter := _without_oldest_turn(kept)):
-            kept, ids = shorter, prompt_ids(shorter, tokenizer)
+        ids, num_cut = _fit(messages, tokenizer, room)
     except TemplateError as error:
-        notices.append(Notice(row_id, f"left out: the chat template refuses it ({error})"))
+        why = "the chat template refuses it"
+        notices.append(leave_out(row_id, why, f"{why} ({error})"))
         return ()
-    if len(ids) + answer_length > max_length:
-        what = f"left out: {len(ids)} + {answer_length} tokens do not fit in max_length {max_length}"
-        notices.append(Notice(row_id, what))
+    if len(ids) > room:
+        details = f"{len(ids)} + {answer_length} tokens do not fit in max_length {max_length}"
+        notices.append(leave_out(row_id, "its last question and answer do not fit in max_length", details))
         return ()
-    if len(kept) < len(messages):
-        notices.append(Notice(row_id, f"cut: the {len(messages) - len(kept)} oldest messages"))
+    if num_cut:
+        notices.append(Notice(row_id, f"cut: the {num_cut} oldest messages", num_cut=num_cut))
     return ids
 
 
-def _without_oldest_turn(messages: Sequence[Message]) -> list[Message]:
-    """The messages from the second question on, behind the system message; empty when there is only one
-    question."""
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
-    return [*system, *messages[questions[1] :]] if len(questions) > 1 else []
+def _fit(messages: Sequence[Message], tokenizer: Any, room: int) -> tuple[tuple[int, ...], int]:
+    """The prompt without as few of its oldest turns as make it fit, all but the last turn where nothing does;
+    and how many messages went. The system message stays."""
+    ids = prompt_ids(messages, tokenizer)
+    num_system = int(bool(messages) and messages[0]["role"] == "system")
+    starts = [i for i, message in enumerate(messages) if message["role"] == "user" and i > num_system]
+    if len(ids) <= room or not starts:
+        return ids, 0
 
+    def cut(start: int) -> list[Message]:
+        return [*messages[:num_system], *messages[start:]]
 
-def mix_classes(rows: Sequence[TrainingRating], batch_size: int, seed: int) -> list[TrainingRating]:
-    """Spread both classes evenly over the whole order, with equal prompts in different batches where
-    possible.
-
-    The library reads KTO rows in stored order and would see all desirable ones first, and learn nothing.
-    """
-    rng = random.Random(seed)
-    queues = {label: [row for row in rows if row.desirable is label] for label in (True, False)}
-    for queue in queues.values():
-        rng.shuffle(queue)
-    places = [((i + 0.5) / len(queue), label) for label, queue in queues.items() for i in range(len(queue))]
-    mixed: list[TrainingRating] = []
-    for _, label in sorted(places):
-        start_of_batch = len(mixed) - len(mixed) % batch_size
-        seen = {row.prompt_ids for row in (*mixed[start_of_batch:], *mixed[-1:])}
-        mixed.append(_take_first(queues[label], lambda row, seen=seen: row.prompt_ids not in seen))  # type: ignore[misc]
-    return mixed
-
-
-def _take_first(queue: list[TrainingRating], fits: Callable[[TrainingRating], bool]) -> TrainingRating:
-    return queue.pop(next((i for i, row in enumerate(queue) if fits(row)), 0))
-
-
-def class_weights(num_desirable: float, num_undesirable: float) -> tuple[float, float]:
-    """The weights of desirable and undesirable rows, each counted by its own weight. Only the rarer class is
-    raised, to a ratio within 1..4/3."""
-    if not num_desirable or not num_undesirable or 1.0 <= num_desirable / num_undesirable <= MAX_CLASS_RATIO:
-        return 1.0, 1.0
-    if num_desirable < num_undesirable:
-        return num_undesirable / num_desirable, 1.0
-    return 1.0, num_desirable / num_undesirable
+    # Fewer messages are fewer tokens: a chat of 200 turns is rendered 8 times and not 200.
+    fewest = bisect_left(starts, True, key=lambda start: len(prompt_ids(cut(start), tokenizer)) <= room)
+    start = starts[min(fewest, len(starts) - 1)]
+    return prompt_ids(cut(start), tokenizer), start - num_system
 
 
 def count_notices(notices: Sequence[Notice]) -> dict[str, int]:

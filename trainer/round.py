@@ -43,6 +43,7 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
 
     Raises when no verdict can be reached.
     """
+    from trainer.answers import prepare_answers
     from trainer.gate import run_gate
     from trainer.guarded import begin_guarded
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
@@ -51,7 +52,8 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     from trainer.proving import make_proof
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
-    from trainer.stages import train
+    from trainer.stages import plan_stages, train
+    from trainer.tally import tally
 
     if has_verdict(folder):
         return
@@ -70,18 +72,26 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     ratings = prepare_ratings(
         rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
     )
+    answers = prepare_answers(pair_rows, rating_rows, base.tokenizer, settings)
     for name, notices in (
         ("pairs", pairs.notices),
         ("holdout", holdout.notices),
         ("ratings", ratings.notices),
+        ("answers", answers.notices),
     ):
         log_notices(name, notices)
 
+    stages = plan_stages(settings, base.tokenizer, pairs, ratings, answers)
+    if is_first_process():
+        accounts = {stage.name: stage.account for stage in stages}
+        accounts["holdout"] = tally([row.row_id for row in holdout.rows], holdout.notices)
+        report = {name: account.as_json() for name, account in accounts.items()}
+        write_json(folder / "training_report.json", report)
     packages, data_sha256 = read_packages(), hash_snapshot(snapshot)
     guarded = begin_guarded(
         folder, plan, base.fingerprint, data_sha256, packages, progress, stopping, holdout.rows, pairs.rows
     )
-    policy, stages = train(plan, base, live, pairs, ratings, guarded)
+    policy = train(plan, base, live, stages, guarded)
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
@@ -100,7 +110,8 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         plan.gate,
         lambda done, of: progress.step("evaluate", done, of),
     )
-    training = Training(stages, data_sha256, packages)
+    says = {stage.name: guarded.say(stage.name, stage.describe()) for stage in stages}
+    training = Training(says, data_sha256, packages)
     proof = make_proof(base, draft)
     publish_candidate(draft, folder / "candidate", plan, base, training, verdict, proof)
     write_json(folder / "round.json", asdict(plan) | {"packages": packages})

@@ -60,6 +60,9 @@ class TrainerSettings:
     ends DPO earlier than `epochs` would (0: it does not), so that many labels are not learned by heart.
     `loss` and `rating_loss` choose among those of docs/training.md; `wpo` weighs pairs by how likely the
     policy itself finds both answers.
+
+    `order` is that of DPO and KTO. `sft_epochs` above 0 puts supervised fine-tuning before both: on the
+    answers people wrote, or with `sft_on` chosen on every answer somebody chose or liked.
     """
 
     __pydantic_config__ = _STRICT
@@ -92,6 +95,10 @@ class TrainerSettings:
     kto_learning_rate: float = 1e-5
     kto_epochs: int = 1
     kto_batch_size: int = 8
+    order: Literal["dpo,kto", "kto,dpo"] = "dpo,kto"
+    sft_epochs: int = 0
+    sft_learning_rate: float = 2e-5
+    sft_on: Literal["written", "chosen"] = "written"
     logging_steps: int = 1
     seed: int = 0
     processes: int = 1
@@ -100,7 +107,7 @@ class TrainerSettings:
         positive = (
             "beta orpo_weight learning_rate epochs batch_size accumulation rank alpha max_length"
             " max_grad_norm min_pairs min_ratings_each kto_learning_rate kto_epochs kto_batch_size"
-            " logging_steps processes"
+            " sft_learning_rate logging_steps processes"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:
@@ -111,6 +118,8 @@ class TrainerSettings:
             )
         if self.max_steps < 0:
             raise BadValue(f"trainer max_steps {self.max_steps} cannot be negative (0 sets no limit)")
+        if self.sft_epochs < 0:
+            raise BadValue(f"trainer sft_epochs {self.sft_epochs} cannot be negative (0 turns the stage off)")
         if self.sft_weight < 0.0:
             raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
         if not 0.0 <= self.warmup < 1.0:
@@ -160,6 +169,7 @@ def starter_settings() -> TrainerSettings:
         batch_size=4,
         kto_learning_rate=1.5e-3,
         kto_epochs=3,
+        sft_learning_rate=1e-3,
     )
 
 

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 # What a round says in progress.jsonl decides the state people see.
 STATE_OF_STAGE: dict[str, RoundState] = {
     "prepare": "preparing",
+    "sft": "training",
     "dpo": "training",
     "kto": "training",
     "evaluate": "evaluating",

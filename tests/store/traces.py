@@ -21,7 +21,7 @@ NAME = "Quirina Vandersloot"
 PASSWORD = "unmistakable-password"
 COMMENT = "unmistakable remark 7341"
 CORRECTION = "unmistakable correction 9127"
-CHAT = "unmistakable question 5566"
+CHAT = "unmistakable question 5567"
 ANSWER = "unmistakable answer 5577"
 REASON = "unmistakable reason 2298"
 
