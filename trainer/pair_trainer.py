@@ -64,10 +64,12 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         chosen_rewards = self.beta * (chosen_logps - inputs["ref_chosen_logps"])
         rejected_rewards = self.beta * (rejected_logps - inputs["ref_rejected_logps"])
         losses = cdpo_losses(chosen_rewards - rejected_rewards, inputs["flip"])
+        self._remember_preference(losses)  # before anything is added: this starts at ln 2
         # Keeps the chosen answers likely while the margin grows (arXiv 2404.19733, eq. 2): nats a token.
         losses = losses - self.sft_weight * chosen_logps / chosen.sum(1)
         self._remember("logps", chosen_logps, rejected_logps)
         self._remember("rewards", chosen_rewards, rejected_rewards)
+        self._remember("lengths", chosen.sum(1).float(), rejected.sum(1).float())
         self._remember_margins(chosen_rewards, rejected_rewards)
         self._remember_tokens(outputs, chosen, rejected, inputs["segments"])
         # Weights average 1 over the set and not over a batch: a heavy pair is heavy wherever it falls.
@@ -81,6 +83,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def _remember(self, name: str, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
         for side, values in (("chosen", chosen), ("rejected", rejected)):
             self._journal[f"{name}/{side}"].append(self.accelerator.gather(values.detach()).mean().item())
+
+    def _remember_preference(self, losses: torch.Tensor) -> None:
+        self._journal["loss/preference"].append(self.accelerator.gather(losses.detach()).mean().item())
 
     def _remember_margins(self, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
         margins = self.accelerator.gather((chosen - rejected).detach())

@@ -37,9 +37,15 @@ EAGER_OOM_SCORE = 800
 def run_round(folder: Path, plan: RoundPlan) -> None:
     """Train the candidate of one round and judge it. Raises when no verdict can be reached."""
     from trainer.gate import run_gate
-    from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
+    from trainer.preferences import (
+        count_notices,
+        prepare_pairs,
+        prepare_ratings,
+        read_pairs,
+        read_ratings,
+    )
     from trainer.probes import choose_prompts
-    from trainer.progress import ProgressLog
+    from trainer.progress import ProgressLog, ProgressTeller
     from trainer.proving import make_proof
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
@@ -47,7 +53,11 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
 
     if (folder / "candidate").exists():
         raise BadValue(f"{folder / 'candidate'} exists already: a round's directory is used once")
-    progress = ProgressLog(folder / "progress.jsonl" if is_first_process() else Path(os.devnull))
+    progress = (
+        ProgressLog(folder / "progress.jsonl", ProgressTeller())
+        if is_first_process()
+        else ProgressLog(Path(os.devnull))
+    )
     progress.start("prepare")
     settings, snapshot = plan.trainer, folder / "snapshot"
     base = load_base(plan.base)
@@ -61,14 +71,13 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     ratings = prepare_ratings(
         rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
     )
-    for name, notices in (
-        ("pairs", pairs.notices),
-        ("holdout", holdout.notices),
-        ("ratings", ratings.notices),
-    ):
-        log_notices(name, notices)
+    for name, prepared in (("pairs", pairs), ("holdout", holdout), ("ratings", ratings)):
+        log_notices(name, prepared.notices)
+        counts = count_notices(prepared.notices)
+        progress.note("prepare", "rows", set=name, used=len(prepared.rows), notices=counts)
 
     policy, stages = train(folder, plan, base, live, pairs, ratings, progress)
+    progress.note("trained", "stages", **stages)
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
