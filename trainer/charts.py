@@ -28,10 +28,10 @@ STYLE = """
 .chart .axis { stroke: var(--line); stroke-width: 1; }
 .chart .mark { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 5 4; }
 .chart path, .keyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
-.chart .raw { stroke-width: 1; opacity: .3; }
 .chart .c0, .keyline.c0 { stroke: var(--a); }
 .chart .c1, .keyline.c1 { stroke: var(--b); stroke-dasharray: 6 3; }
 .chart .c2, .keyline.c2 { stroke: var(--warn); stroke-dasharray: 2 4; }
+.chart .raw { stroke-width: 1; opacity: .3; stroke-dasharray: none; }
 .chart circle.c0 { fill: var(--a); }
 .chart circle.c1 { fill: var(--b); }
 .chart circle.c2 { fill: var(--warn); }

@@ -14,6 +14,7 @@ from trainer.curves import Line, StageCurves, read_stages
 from trainer.diagnosis import diagnose
 from trainer.findings import Finding, Told, loss_at_zero_margin, read_told
 
+WIDE = 5  # columns; so many do not fit a phone, and the table scrolls inside itself
 BADGES = {"serious": "bad", "warning": "warn", "note": "busy", "good": "good"}
 WORDS = {"serious": "serious", "warning": "warning", "note": "note", "good": "healthy"}
 STAGES = {"dpo": "DPO on pairs", "kto": "KTO on ratings", "sft": "SFT on demonstrations"}
@@ -94,7 +95,7 @@ def _pick(stage: StageCurves, told: Told, wanted: Sequence[tuple[str, str]]) -> 
     has_parts = bool(told.sft_weight) and bool(stage["loss/preference"])
     left_out = "loss" if has_parts else "loss/preference"
     return tuple(
-        Curve(label, stage[metric], place)
+        Curve(label, stage[metric], 0 if metric == "loss/preference" else place)
         for place, (metric, label) in enumerate(wanted)
         if metric and metric != left_out and stage[metric]
     )
@@ -103,10 +104,10 @@ def _pick(stage: StageCurves, told: Told, wanted: Sequence[tuple[str, str]]) -> 
 def write_findings(findings: Iterable[Finding]) -> str:
     """What the curves mean, as a list: title, numbers, meaning and advice."""
     items = "".join(
-        f'<li class="{BADGES[f.severity]}"><p><span class="badge {BADGES[f.severity]}">{WORDS[f.severity]}'
-        f"</span> <b>{html.escape(f.title)}</b></p>"
-        f"<p>{html.escape(' '.join(part for part in (f.shows, f.means) if part))}</p>"
-        + (f"<p><b>What to do:</b> {html.escape(f.advice)}</p>" if f.advice else "")
+        f'<li class="{BADGES[f.severity]}"><div><span class="badge {BADGES[f.severity]}">{WORDS[f.severity]}'
+        f"</span> <b>{html.escape(f.title)}</b></div>"
+        f"<div>{html.escape(' '.join(part for part in (f.shows, f.means) if part))}</div>"
+        + (f"<div><b>What to do:</b> {html.escape(f.advice)}</div>" if f.advice else "")
         + "</li>"
         for f in findings
     )
@@ -133,16 +134,18 @@ def write_table(heads: Sequence[str], rows: Iterable[Sequence[str]], label: str)
     """A table of text that scrolls inside itself, by keyboard too."""
     head = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in heads)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    wide = " wide" if len(heads) >= WIDE else ""
     return (
-        f'<div class="table" tabindex="0" role="region" aria-label="{html.escape(label, quote=True)}">'
+        f'<div class="table{wide}" tabindex="0" role="region" aria-label="{html.escape(label, quote=True)}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 FINDINGS_STYLE = """
-.findings { list-style: none; margin: 6px 0 12px; padding: 0; display: grid; gap: 8px; }
+.findings, .findings li { list-style: none !important; }
+.findings { margin: 6px 0 12px; padding: 0; display: grid; gap: 8px; }
 .findings li { border-left: 3px solid var(--line); padding: 2px 0 2px 12px; margin: 0; }
 .findings li.bad { border-color: var(--bad); } .findings li.warn { border-color: var(--warn); }
 .findings li.good { border-color: var(--good); } .findings li.busy { border-color: var(--a); }
-.findings p { margin: 2px 0; font-size: 14px; color: var(--ink); max-width: 78ch; }
+.findings div { margin: 2px 0; font-size: 14px; color: var(--ink); max-width: 78ch; }
 """

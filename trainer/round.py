@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.errors import BadValue
+from trainer.report import describe_round
 from trainer.settings import RoundPlan, read_plan
 
 # Libraries that load torch are imported inside functions: a cancel must work, and threads and the hub must be
@@ -204,6 +205,8 @@ def main(arguments: list[str]) -> int:
         logger.error("usage: python -m trainer.round DIRECTORY")
         return 2
     code = reach_verdict(Path(arguments[0]))
+    if is_first_process():
+        describe_round(Path(arguments[0]))
     if code == 0:
         logger.info("done in %.1f s", time.monotonic() - started)
     return code

@@ -28,12 +28,16 @@ from store.policies import add_policy, live_version, mark_policy, next_version
 from store.records import RUNNING_STATES, Promotion, Round
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
+from trainer.curves import ProgressReader, say_progress
 from trainer.planner import TriggerSettings, explain, guards
+from trainer.report import describe_round, write_report
+from trainer.report_parts import write_curves
 from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
 
 logger = logging.getLogger(__name__)
 
+TELL_EVERY_S = 60.0  # in the service's log; the round's own has more
 # What a round says in progress.jsonl decides the state people see.
 STATE_OF_STAGE = {"prepare": "preparing", "dpo": "training", "kto": "training", "evaluate": "evaluating"}
 
@@ -96,6 +100,8 @@ class RoundSupervisor:
         self._cancelled_by: dict[str, str] = {}
         self._watcher: threading.Thread | None = None
         self._is_closing = False
+        self._reader = ProgressReader()
+        self._told = time.monotonic()
 
     @property
     def folder(self) -> Path:
@@ -164,23 +170,30 @@ class RoundSupervisor:
 
     def read_progress(self, round_id: str) -> list[dict[str, object]]:
         """The round's progress lines so far, in order. A line still being written is left for next time."""
-        path = self._directory_of(round_id) / "progress.jsonl"
-        if not path.exists():
-            return []
-        whole, _, _ = path.read_text("utf-8").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        return self._reader.read(self.directory_of(round_id) / "progress.jsonl")
 
     def read_gate(self, round_id: str) -> dict[str, object] | None:
         """gate.json, or None until there is a verdict."""
-        path = self._directory_of(round_id) / "gate.json"
+        path = self.directory_of(round_id) / "gate.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else None
 
     def read_log(self, round_id: str, lines: int) -> list[str]:
         """The last `lines` lines of the round's log."""
-        path = self._directory_of(round_id) / "log.txt"
+        path = self.directory_of(round_id) / "log.txt"
         return path.read_text("utf-8", errors="replace").splitlines()[-lines:] if path.exists() else []
 
-    def _directory_of(self, round_id: str) -> Path:
+    def draw_curves(self, round_id: str) -> str:
+        """The round's curves so far and what they mean, as HTML; empty before its first step."""
+        plan = self.directory_of(round_id) / "round.json"
+        told = json.loads(plan.read_text("utf-8")) if plan.exists() else {}
+        return write_curves(self.read_progress(round_id), told, self.read_gate(round_id))
+
+    def write_report(self, found: Round) -> str:
+        """The page about a round as it stands now, as HTML."""
+        return write_report(self.directory_of(found.round_id), found.state, found.reason)
+
+    def directory_of(self, round_id: str) -> Path:
+        """Where a round's files are. NotFound for an unknown round."""
         read_round(self._store, round_id)  # NotFound, so that no text from outside becomes a path
         return self.folder / round_id
 
@@ -278,6 +291,9 @@ class RoundSupervisor:
 
     def _follow(self, round_id: str) -> None:
         lines = self.read_progress(round_id)
+        if lines and "step" in lines[-1] and time.monotonic() - self._told >= TELL_EVERY_S:
+            self._told = time.monotonic()
+            logger.info("round %s: %s", round_id, say_progress(lines[-1]))
         state = STATE_OF_STAGE.get(str(lines[-1].get("stage"))) if lines else None
         if state is not None and read_round(self._store, round_id).state != state:
             advance_round(self._store, round_id, state)  # type: ignore[arg-type]
@@ -320,3 +336,4 @@ class RoundSupervisor:
     def _finish(self, round_id: str, state: str, reason: str) -> None:
         advance_round(self._store, round_id, state, reason=reason)  # type: ignore[arg-type]
         logger.info("round %s: %s (%s)", round_id, state, reason)
+        describe_round(self.folder / round_id, state, reason)
