@@ -28,6 +28,7 @@ from store.policies import add_policy, live_version, mark_policy, next_version
 from store.records import RUNNING_STATES, Promotion, Round
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
+from trainer.adopting import copy_round, read_snapshot_report
 from trainer.curves import ProgressReader, say_progress
 from trainer.planner import TriggerSettings, explain, guards
 from trainer.report import describe_round, write_report
@@ -142,6 +143,40 @@ class RoundSupervisor:
         )
         self._watcher.start()
         return started
+
+    def adopt(self, finished: Path, trigger: str) -> Round:
+        """Take the candidate of a directory that a sweep left, as if a round had just brought it.
+
+        StateConflict when another version is live by now than the one its gate compared it with.
+        """
+        plan, live = json.loads((finished / "round.json").read_text("utf-8")), live_version(self._store)
+        if plan["parent"] != live:
+            raise StateConflict(
+                f"{finished.name} was compared with {plan['parent']}, and {live} is live by now; sweep again"
+            )
+        started = create_round(self._store, trigger, live)
+        try:
+            version, held = next_version(self._store), read_snapshot_report(finished)
+            advance_round(
+                self._store,
+                started.round_id,
+                "preparing",
+                version=version,
+                num_pairs=held.get("num_pairs"),
+                num_ratings=held.get("num_ratings"),
+                snapshot_seq=held.get("seq"),
+            )
+            directory = self.folder / started.round_id
+            copy_round(finished, directory, started.round_id, version)
+            self._take(
+                read_round(self._store, started.round_id),
+                directory,
+                json.loads((directory / "gate.json").read_text("utf-8")),
+            )
+        except Exception as error:
+            self._finish(started.round_id, "failed", f"{type(error).__name__}: {error}")
+            raise
+        return read_round(self._store, started.round_id)
 
     def cancel(self, round_id: str, actor: str) -> Round:
         """Stop a running round. StateConflict when it is over already."""
