@@ -147,6 +147,8 @@ def _hand_over(settings: ServeSettings, parts: Parts) -> Services:
         read_progress=supervisor.read_progress,
         read_gate=supervisor.read_gate,
         read_log=supervisor.read_log,
+        draw_curves=supervisor.draw_curves,
+        read_report=supervisor.write_report,
         is_ready=board.is_ready,
         read_problems=board.problems,
         synthetic=SyntheticDesk(store, partial(board.sample, background=True)),

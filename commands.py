@@ -124,10 +124,50 @@ def erase_person(argv: list[str]) -> None:
     print("\n".join((*(f"deleted backup {name}" for name in done.backups_deleted), *done.advice)))
 
 
+def sweep(argv: list[str]) -> None:
+    """Train a grid of settings from one snapshot and compare them on the same held-out pairs."""
+    parser = argparse.ArgumentParser(
+        prog="app.py sweep",
+        allow_abbrev=False,
+        description=f"{sweep.__doc__} Several axes make a grid. A point that is done is not trained again, so"
+        " the same command goes on where it was stopped.",
+        epilog="Every setting of serve is taken too (--data, --model, --trainer.*, --gate.*): it is what the"
+        " points have in common. Results: sweep.json and sweep.html in the sweep's folder.",
+    )
+    for axis, example in AXES.items():
+        parser.add_argument(f"--{axis}", metavar="V,V", help=f"values to try, such as {example}")
+    parser.add_argument(
+        "--vary", action="append", default=[], metavar="NAME=V,V", help="values of any other trainer setting"
+    )
+    parser.add_argument("--snapshot", type=Path, help="an existing snapshot (default: one is taken, once)")
+    parser.add_argument("--out", type=Path, help="the sweep's folder (default: rounds/sweep-… in --data)")
+    parser.add_argument("--promote-best", action="store_true", help="take the best as a round's candidate")
+    args, others = parser.parse_known_args(argv)
+    settings = read_settings(others, "sweep")
+    from sweeping import run_sweep, take_best
+
+    axes = {axis: given for axis in AXES if (given := getattr(args, axis.replace("-", "_")))}
+    for one in args.vary:
+        name, _, values = one.partition("=")
+        axes[name] = values
+    done, best = run_sweep(settings, axes, args.snapshot, args.out)
+    if best is None:
+        stop("heed: no point passed the gate; sweep.html says why")
+    if args.promote_best:
+        print(take_best(settings, done, best))
+
+
+AXES = {
+    "beta": "0.01,0.05,0.1,0.2,0.5",
+    "learning-rate": "5e-6,2e-5,5e-5",
+    "loss": "cdpo,ipo",
+    "epochs": "1,2",
+}
 OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "add-person": add_person,
     **DATA_COMMANDS,
     "backup": back_up,
     "judge": judge,
     "erase-person": erase_person,
+    "sweep": sweep,
 }

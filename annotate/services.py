@@ -151,5 +151,7 @@ class Services:
     show_settings: Callable[[], Mapping[str, object]] = dict  # the effective settings, secrets masked
     read_problems: Callable[[], Sequence[str]] = tuple  # what is not served as it was promoted
     slots: ChatSlots = field(default_factory=ChatSlots)
+    draw_curves: Callable[[str], str] = lambda _: ""  # a round's curves and what they mean, as HTML
+    read_report: Callable[[Round], str] = lambda _: ""  # the whole page about a round, as HTML
     patience: Patience = field(default_factory=Patience)
     texts: Texts = field(default_factory=Texts)

@@ -152,7 +152,22 @@ def check_holdout(
         if len(holdout) >= settings.min_holdout_pairs
         else _undecided(len(holdout), settings)
     )
-    return [accuracy, check_drift(drift, settings)]
+    margin = tell_margin(*(measure_margin(logps[name], logps["base"]) for name in ("candidate", live)))
+    return [accuracy, margin, check_drift(drift, settings)]
+
+
+def measure_margin(logps: Sequence[float], base: Sequence[float]) -> float:
+    """How many nats more the chosen answers gained over the base than the rejected ones, on average. First
+    half is chosen."""
+    rewards = [mine - theirs for mine, theirs in zip(logps, base, strict=True)]
+    middle = len(rewards) // 2
+    return (sum(rewards[:middle]) - sum(rewards[middle:])) / middle
+
+
+def tell_margin(candidate: float, live: float) -> Check:
+    """A number to compare versions by; it decides nothing, because more is not always better."""
+    says = f"held-out chosen answers gained {candidate:+.2f} nats over rejected ones (live {live:+.2f})"
+    return Check("holdout_margin", candidate, live, None, None, True, says)
 
 
 def hits(logps: Sequence[float], base: Sequence[float]) -> list[float]:

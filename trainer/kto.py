@@ -42,6 +42,7 @@ class RatingTrainer(KTOTrainer):  # type: ignore[misc]
         """The library multiplies a class's losses with that class's weight; here each row has its own."""
         inputs = dict(inputs)
         weight, label = inputs.pop("weight"), inputs["label"].bool()
+        self._remember_lengths(inputs["completion_mask"][:, 1:].sum(1).float(), label)
         classes = self.desirable_weight, self.undesirable_weight
         self.desirable_weight = classes[0] * weight[label]  # (desirable rows of the batch,)
         self.undesirable_weight = classes[1] * weight[~label]
@@ -49,6 +50,14 @@ class RatingTrainer(KTOTrainer):  # type: ignore[misc]
             return super()._compute_loss(model, inputs, return_outputs)
         finally:
             self.desirable_weight, self.undesirable_weight = classes
+
+    def _remember_lengths(self, lengths: torch.Tensor, label: torch.Tensor) -> None:
+        """Tokens an answer of each class, under the names the library gives their rewards."""
+        journal = self._metrics["train" if self.model.training else "eval"]
+        lengths, label = self.accelerator.gather(lengths), self.accelerator.gather(label)
+        for side, mine in (("chosen", lengths[label]), ("rejected", lengths[~label])):
+            if len(mine):
+                journal[f"lengths/{side}"].append(mine.mean().item())
 
 
 class WeightedCollator:

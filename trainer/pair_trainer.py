@@ -100,11 +100,13 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         outputs, chosen, rejected = self._forward(model, inputs)
         pairs = self._read_logps(outputs, chosen, rejected, inputs)
         losses = pair_losses(pairs, flip, weight, settings)  # (batch,)
+        self._remember_preference(losses)  # before anything is added: cdpo starts at ln 2
         # Keeps the chosen answers likely while the margin grows (arXiv 2404.19733, eq. 2): nats a token.
         losses = losses - settings.sft_weight * pairs.chosen / pairs.chosen_tokens
         rewards = implicit_rewards(pairs, settings)
         self._remember("logps", pairs.chosen, pairs.rejected)
         self._remember("rewards", *rewards)
+        self._remember("lengths", pairs.chosen_tokens.float(), pairs.rejected_tokens.float())
         self._remember_margins(*rewards)
         self._remember_tokens(outputs, chosen, rejected, inputs["segments"])
         if settings.wpo:
@@ -147,6 +149,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def _remember(self, name: str, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
         for side, values in (("chosen", chosen), ("rejected", rejected)):
             self._journal[f"{name}/{side}"].append(self.accelerator.gather(values.detach()).mean().item())
+
+    def _remember_preference(self, losses: torch.Tensor) -> None:
+        self._journal["loss/preference"].append(self.accelerator.gather(losses.detach()).mean().item())
 
     def _remember_margins(self, chosen: torch.Tensor, rejected: torch.Tensor) -> None:
         margins = self.accelerator.gather((chosen - rejected).detach())

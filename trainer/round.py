@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from store.errors import BadValue
 from trainer.checkpoints import WORK, remove_work
 from trainer.heartbeat import Heartbeat, hold_folder
+from trainer.report import describe_round
 from trainer.settings import RoundPlan, read_plan
 from trainer.stopping import STOPPED, Stopped, Stopping
 
@@ -46,9 +47,15 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     from trainer.answers import prepare_answers
     from trainer.gate import run_gate
     from trainer.guarded import begin_guarded
-    from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
+    from trainer.preferences import (
+        count_notices,
+        prepare_pairs,
+        prepare_ratings,
+        read_pairs,
+        read_ratings,
+    )
     from trainer.probes import choose_prompts
-    from trainer.progress import ProgressLog
+    from trainer.progress import ProgressLog, ProgressTeller
     from trainer.proving import make_proof
     from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
     from trainer.qlora import load_base
@@ -57,7 +64,11 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
 
     if has_verdict(folder):
         return
-    progress = ProgressLog(folder / "progress.jsonl" if is_first_process() else Path(os.devnull))
+    progress = (
+        ProgressLog(folder / "progress.jsonl", ProgressTeller())
+        if is_first_process()
+        else ProgressLog(Path(os.devnull))
+    )
     progress.start("prepare")
     settings, snapshot = plan.trainer, folder / "snapshot"
     base = load_base(plan.base)
@@ -73,13 +84,11 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
     )
     answers = prepare_answers(pair_rows, rating_rows, base.tokenizer, settings)
-    for name, notices in (
-        ("pairs", pairs.notices),
-        ("holdout", holdout.notices),
-        ("ratings", ratings.notices),
-        ("answers", answers.notices),
-    ):
-        log_notices(name, notices)
+    prepared_sets = {"pairs": pairs, "holdout": holdout, "ratings": ratings, "answers": answers}
+    for name, prepared in prepared_sets.items():
+        log_notices(name, prepared.notices)
+        counts = count_notices(prepared.notices)
+        progress.note("prepare", "rows", set=name, used=len(prepared.rows), notices=counts)
 
     stages = plan_stages(settings, base.tokenizer, pairs, ratings, answers)
     if is_first_process():
@@ -92,6 +101,8 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         folder, plan, base.fingerprint, data_sha256, packages, progress, stopping, holdout.rows, pairs.rows
     )
     policy = train(plan, base, live, stages, guarded)
+    says = {stage.name: guarded.say(stage.name, stage.describe()) for stage in stages}
+    progress.note("trained", "stages", **says)
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
@@ -110,7 +121,6 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         plan.gate,
         lambda done, of: progress.step("evaluate", done, of),
     )
-    says = {stage.name: guarded.say(stage.name, stage.describe()) for stage in stages}
     training = Training(says, data_sha256, packages)
     proof = make_proof(base, draft)
     publish_candidate(draft, folder / "candidate", plan, base, training, verdict, proof)
@@ -235,6 +245,8 @@ def main(arguments: list[str]) -> int:
         logger.error("usage: python -m trainer.round DIRECTORY")
         return 2
     code = reach_verdict(Path(arguments[0]), stopping)
+    if is_first_process():
+        describe_round(Path(arguments[0]))
     if code == 0:
         logger.info("done in %.1f s", time.monotonic() - started)
     return code

@@ -27,9 +27,13 @@ from store.policies import live_version, next_version
 from store.records import RUNNING_STATES, Promotion, Round, RoundState
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
+from trainer.adopting import copy_round, read_snapshot_report
 from trainer.checkpoints import remove_work, where_it_stands
+from trainer.curves import ProgressReader, say_progress
 from trainer.heartbeat import Pulse
 from trainer.planner import TriggerSettings, explain, guards
+from trainer.report import describe_round, write_report
+from trainer.report_parts import write_curves
 from trainer.resuming import check_may_resume, note_resume, was_interrupted
 from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
 from trainer.settings import BaseModel, GateSettings, GuardSettings, TrainerSettings
@@ -37,6 +41,7 @@ from trainer.taking import take
 
 logger = logging.getLogger(__name__)
 
+TELL_EVERY_S = 60.0  # in the service's log; the round's own has more
 # What a round says in progress.jsonl decides the state people see.
 STATE_OF_STAGE: dict[str, RoundState] = {
     "prepare": "preparing",
@@ -116,6 +121,8 @@ class RoundSupervisor:
         self._cancelled_by: dict[str, str] = {}
         self._watcher: threading.Thread | None = None
         self._is_closing = False
+        self._reader = ProgressReader()
+        self._told = time.monotonic()
 
     @property
     def folder(self) -> Path:
@@ -162,6 +169,36 @@ class RoundSupervisor:
         self._start_watcher(started, self._prepare)
         return started
 
+    def adopt(self, finished: Path, trigger: str) -> Round:
+        """Take the candidate of a directory that a sweep left, as if a round had just brought it.
+
+        StateConflict when another version is live by now than the one its gate compared it with.
+        """
+        plan, live = json.loads((finished / "round.json").read_text("utf-8")), live_version(self._store)
+        if plan["parent"] != live:
+            raise StateConflict(
+                f"{finished.name} was compared with {plan['parent']}, and {live} is live by now; sweep again"
+            )
+        started = create_round(self._store, trigger, live)
+        try:
+            version, held = next_version(self._store), read_snapshot_report(finished)
+            advance_round(
+                self._store,
+                started.round_id,
+                "preparing",
+                version=version,
+                num_pairs=held.get("num_pairs"),
+                num_ratings=held.get("num_ratings"),
+                snapshot_seq=held.get("seq"),
+            )
+            directory = self.folder / started.round_id
+            copy_round(finished, directory, started.round_id, version)
+            self._take(started.round_id, directory, json.loads((directory / "gate.json").read_text("utf-8")))
+        except Exception as error:
+            self._finish(started.round_id, "failed", f"{type(error).__name__}: {error}")
+            raise
+        return read_round(self._store, started.round_id)
+
     def cancel(self, round_id: str, actor: str) -> Round:
         """Stop a running round. StateConflict when it is over already."""
         found = read_round(self._store, round_id)
@@ -189,23 +226,30 @@ class RoundSupervisor:
 
     def read_progress(self, round_id: str) -> list[dict[str, object]]:
         """The round's progress lines so far, in order. A line still being written is left for next time."""
-        path = self._directory_of(round_id) / "progress.jsonl"
-        if not path.exists():
-            return []
-        whole, _, _ = path.read_text("utf-8").rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
+        return self._reader.read(self.directory_of(round_id) / "progress.jsonl")
 
     def read_gate(self, round_id: str) -> dict[str, object] | None:
         """gate.json, or None until there is a verdict."""
-        path = self._directory_of(round_id) / "gate.json"
+        path = self.directory_of(round_id) / "gate.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else None
 
     def read_log(self, round_id: str, lines: int) -> list[str]:
         """The last `lines` lines of the round's log."""
-        path = self._directory_of(round_id) / "log.txt"
+        path = self.directory_of(round_id) / "log.txt"
         return path.read_text("utf-8", errors="replace").splitlines()[-lines:] if path.exists() else []
 
-    def _directory_of(self, round_id: str) -> Path:
+    def draw_curves(self, round_id: str) -> str:
+        """The round's curves so far and what they mean, as HTML; empty before its first step."""
+        plan = self.directory_of(round_id) / "round.json"
+        told = json.loads(plan.read_text("utf-8")) if plan.exists() else {}
+        return write_curves(self.read_progress(round_id), told, self.read_gate(round_id))
+
+    def write_report(self, found: Round) -> str:
+        """The page about a round as it stands now, as HTML."""
+        return write_report(self.directory_of(found.round_id), found.state, found.reason)
+
+    def directory_of(self, round_id: str) -> Path:
+        """Where a round's files are. NotFound for an unknown round."""
         read_round(self._store, round_id)  # NotFound, so that no text from outside becomes a path
         return self.folder / round_id
 
@@ -334,6 +378,9 @@ class RoundSupervisor:
 
     def _follow(self, round_id: str) -> None:
         lines = self.read_progress(round_id)
+        if lines and "step" in lines[-1] and time.monotonic() - self._told >= TELL_EVERY_S:
+            self._told = time.monotonic()
+            logger.info("round %s: %s", round_id, say_progress(lines[-1]))
         state = STATE_OF_STAGE.get(str(lines[-1].get("stage"))) if lines else None
         now = read_round(self._store, round_id).state
         # One that was resumed prepares and trains again, and stays as far as it was.
@@ -352,6 +399,9 @@ class RoundSupervisor:
         if code != 0 or verdict is None:
             self._finish(round_id, "failed", explain_exit(code, self.read_log(round_id, 200)))
             return
+        self._take(round_id, directory, verdict)
+
+    def _take(self, round_id: str, directory: Path, verdict: dict[str, Any]) -> None:
         done = read_round(self._store, round_id)
         state = take(self._store, done, directory, verdict, self._publish, self._promote)
         self._finish(round_id, state, str(verdict["reason"]))
@@ -373,3 +423,4 @@ class RoundSupervisor:
         advance_round(self._store, round_id, state, reason=reason)
         remove_work(self.folder / round_id)
         logger.info("round %s: %s (%s)", round_id, state, reason)
+        describe_round(self.folder / round_id, state, reason)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from annotate.api.given import Admin, Body, Given, ShortText
@@ -65,6 +66,12 @@ def watch_round(
         gate=None if gate is None else _finite_values(gate),
         log=services.read_log(round_id, log_lines) if log_lines else [],
     )
+
+
+@routes.get("/{round_id}/report", response_class=HTMLResponse)
+def show_report(round_id: str, services: Given, _person: Admin) -> HTMLResponse:
+    """One page about a round: labels, curves and what they mean, gate, settings; as it stands now."""
+    return HTMLResponse(services.read_report(read_round(services.store, round_id)))
 
 
 @routes.post("/{round_id}/cancel")

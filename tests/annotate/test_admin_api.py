@@ -68,6 +68,7 @@ def round_client(store: Store) -> Iterator[tuple[TestClient, Round]]:
         read_progress=lambda _id: [{"stage": "dpo", "step": 1, "loss": float("nan"), "more": [float("inf")]}],
         read_gate=lambda _id: {"decision": "reject", "checks": [{"value": float("nan")}]},
         read_log=lambda _id, count: [f"line {number}" for number in range(count)],
+        read_report=lambda found: f"<h1>{found.round_id} is {found.state}</h1>",
     )
     with open_client(services) as client:
         yield client, running
@@ -84,6 +85,16 @@ def test_a_round_is_watched_with_progress_gate_and_log(
     assert shown["gate"] == {"decision": "reject", "checks": [{"value": None}]}
     assert shown["log"] == ["line 0", "line 1"]
     assert [one["round_id"] for one in client.get("/v1/rounds", headers=headers).json()] == [running.round_id]
+
+
+def test_the_page_about_a_round_is_html_and_an_unknown_round_has_none(
+    round_client: tuple[TestClient, Round], headers: dict[str, str]
+) -> None:
+    client, running = round_client
+    page = client.get(f"/v1/rounds/{running.round_id}/report", headers=headers)
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.text == f"<h1>{running.round_id} is queued</h1>"
+    assert client.get("/v1/rounds/rd_none/report", headers=headers).status_code == 404
 
 
 def test_a_second_round_is_refused_with_the_first_one_named(

@@ -18,13 +18,14 @@ from annotate.pages.admin.panels.rounds import (
 from annotate.pages.admin.panels.versions import write_versions
 from annotate.pages.admin.people import PeopleSection
 from annotate.pages.admin.prompts import PromptSection
-from annotate.pages.admin.rounds import list_points
+from annotate.pages.admin.rounds import RoundSection
 from annotate.pages.admin.versions import VersionSection, list_choices
 from store.database import Store
 from store.people import Credentials, read_people
 from store.policies import add_policy, mark_policy, promote, read_policies
 from store.prompts import count_prompts
 from store.records import Condition, Policy, Promotion, Round, Why
+from store.rounds import create_round
 from tests.annotate.pages import as_person, lay_out
 from tests.fakes import make_services
 
@@ -81,12 +82,41 @@ def test_what_comes_from_files_and_people_is_escaped() -> None:
     assert "&lt;u&gt;" in shown
 
 
-def test_curves_of_two_stages_follow_one_another() -> None:
+def test_the_time_left_is_what_the_training_itself_measured() -> None:
+    row = {"stage": "dpo", "step": 20, "max_steps": 60, "eta_s": 300.0}
+    assert "about <b>5 min</b> left" in write_progress(TRAINING, [row], NOW)
+
+
+def test_a_held_out_loss_does_not_hide_the_numbers_of_the_last_step() -> None:
     rows: list[dict[str, object]] = [
-        {"stage": "dpo", "step": 10, "loss": 0.6},
-        {"stage": "kto", "step": 5, "loss": 0.5, "rewards/margins": None},
+        {"stage": "dpo", "step": 20, "max_steps": 60, "loss": 0.5},
+        {"stage": "dpo", "step": 20, "max_steps": 60, "eval_loss": 0.6},
     ]
-    assert list_points(rows) == [(10, 0.6, "loss"), (15, 0.5, "loss")]
+    assert "loss <b>0.500</b>" in write_progress(TRAINING, rows, NOW)
+
+
+def test_curves_are_drawn_again_only_when_something_was_logged(store: Store) -> None:
+    made = create_round(store, "test", "v0")
+    rows: list[dict[str, object]] = [{"stage": "dpo", "step": 1, "max_steps": 2, "loss": 0.6}]
+    drawn: list[str] = []
+
+    def draw(round_id: str) -> str:
+        drawn.append(round_id)
+        return f"<p>{len(rows)}</p>"
+
+    services = make_services(store, read_progress=lambda _: rows, draw_curves=draw)
+    section = lay_out(RoundSection, services)
+    first = section.read()
+    assert first[section._curves] == "<p>1</p>"
+    again = section.read("newest", first[section._drawn])
+    assert section._curves not in again
+    rows.append({"stage": "dpo", "step": 2, "max_steps": 2, "loss": 0.5})
+    assert section.read("newest", first[section._drawn])[section._curves] == "<p>2</p>"
+    assert drawn == [made.round_id] * 2
+
+
+def test_the_round_that_is_shown_links_to_its_report() -> None:
+    assert 'href="/v1/rounds/rd_1/report"' in write_round(TRAINING, [], NOW)
 
 
 def test_only_what_can_become_live_is_offered(store: Store) -> None:

@@ -48,6 +48,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("GET", "/v1/rounds/why"): "admin",
     ("POST", "/v1/rounds"): "admin",
     ("GET", "/v1/rounds/{round_id}"): "admin",
+    ("GET", "/v1/rounds/{round_id}/report"): "admin",
     ("POST", "/v1/rounds/{round_id}/cancel"): "admin",
     ("GET", "/v1/policies"): "admin",
     ("POST", "/v1/policies/{version}/promote"): "admin",

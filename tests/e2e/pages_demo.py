@@ -7,6 +7,7 @@ Signs in with `ann`, `tess` or `root`, password `heed-demo-password`.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ from store.rounds import advance_round, create_round, running_round
 from store.tasks import add_task
 from tests.canary_desk import StoreDesk
 from tests.e2e.crowd import PASSWORD, add_crowd
+from trainer.report import write_page
+from trainer.report_parts import write_curves
 
 ACCOUNTS: tuple[tuple[str, Role], ...] = (("ann", "annotator"), ("tess", "tester"), ("root", "admin"))
 QUESTIONS = (
@@ -166,17 +169,23 @@ def explain() -> Why:
     )
 
 
+RECORDED = Path(__file__).parents[1] / "trainer" / "recorded" / "starter_progress.jsonl"
+
+
 def progress(_: str) -> list[dict[str, object]]:
-    """A round that has come 40 steps far."""
+    """A round that has come three quarters of its way: steps that a real round of the starter logged."""
     rows: list[dict[str, object]] = [
         {"stage": "prepare", "event": "start"},
         {"stage": "dpo", "event": "start"},
     ]
-    for step in range(1, 41):
-        loss, accuracy, margin = 0.69 * 0.985**step, 0.5 + 0.3 * step / 40, 0.02 * step
-        numbers = {"loss": loss, "rewards/accuracies": accuracy, "rewards/margins": margin}
-        rows.append({"stage": "dpo", "step": step, "max_steps": 60, **numbers})
-    return rows
+    lines = RECORDED.read_text("utf-8").splitlines()
+    return [*rows, *map(json.loads, lines[: len(lines) * 3 // 4])]
+
+
+def draw_curves(round_id: str) -> str:
+    """The curves of that round, as the service draws them."""
+    told = {"beta": 0.3, "label_smoothing": 0.1, "sft_weight": 12.0}
+    return write_curves(progress(round_id), {"trainer": told}, None)
 
 
 GATE: dict[str, object] = {
@@ -229,7 +238,9 @@ def serve(store: Store, port: int) -> None:
         start_round=start,
         cancel_round=cancel,
         explain_round=explain,
-        read_progress=lambda round_id: progress(round_id) if running_round(store) else [],
+        read_progress=progress,
+        draw_curves=draw_curves,
+        read_report=lambda found: write_page(found.round_id, draw_curves(found.round_id)),
         read_gate=lambda _: GATE if running_round(store) else None,
         read_log=lambda _, __: ["step 39 loss 0.389", "step 40 loss 0.383 <script>alert(1)</script>"],
         is_ready=lambda: True,

@@ -26,7 +26,7 @@ SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "hei
 # Each tab with an element that only its own reading of the store fills, and what that must say.
 TABS = {
     "overview": ("#serving", "slots writing"),
-    "rounds": ("#rounds", "failed"),
+    "rounds": ("#curves", "What to do"),
     "versions": ("#versions", "candidate"),
     "data": ("#report", "ratings"),
     "quality": ("#quality-people", "lefty"),

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from annotate.pages.admin.acting import QUIETLY, Update, acting
 from annotate.pages.admin.panels.rounds import Row, write_gate, write_log, write_round, write_rounds
-from annotate.pages.showing import GONE, reveal
 from annotate.services import Services
 from store.errors import NotFound
 from store.records import Round
 from store.rounds import read_rounds
 
 LOG_LINES = 50
-CURVES = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
-COLOURS = {"loss": "#6366f1", "accuracy": "#0d9488", "margin": "#d97706"}
 NEWEST = "newest"
 
 
@@ -39,9 +34,7 @@ class RoundSection:
                 elem_id="round-pick",
             )  # fmt: skip
             self._progress = gr.HTML("", js_on_load=None, elem_id="round-progress")
-            # Hidden by its column: the plot itself fails in the browser when it is itself hidden.
-            with gr.Column(elem_classes=[GONE]) as self._curves:
-                self._plot = _plot()
+            self._curves = gr.HTML("", js_on_load=None, elem_id="curves")
             gr.HTML("<h2>Gate</h2>", js_on_load=None)
             self._gate = gr.HTML("", js_on_load=None, elem_id="gate")
             with gr.Accordion("Log", open=False, elem_id="log-panel"):
@@ -51,8 +44,8 @@ class RoundSection:
         self._listed = gr.Textbox(visible="hidden", elem_id="rounds-listed", label="Rounds listed")
         self.seen = [self._pick, self._drawn, self._listed]
         self.outputs = [
-            self._rounds, self._pick, self._progress, self._curves, self._plot, self._gate, self._log,
-            self._drawn, self._listed,
+            self._rounds, self._pick, self._progress, self._curves, self._gate, self._log, self._drawn,
+            self._listed,
         ]  # fmt: skip
 
     def wire(self) -> None:
@@ -85,14 +78,14 @@ class RoundSection:
         return update
 
     def _draw(self, shown: Round | None, progress: Sequence[Row], drawn: str) -> Update:
-        points = list_points(progress)
-        drawing = f"{shown.round_id}:{len(points)}" if shown else ""
+        """The curves, when something was logged, or the round ended, since they were drawn."""
+        # A half per cent more of a long training is not to be seen, and drawing it anew would cost the same.
+        seen = len(progress) - len(progress) % max(len(progress) // 200, 1)
+        drawing = f"{shown.round_id}:{shown.state}:{seen}" if shown else ""
         if drawing == drawn:
             return {}
-        update: Update = {self._curves: reveal(bool(points)), self._drawn: drawing}
-        if points:  # a plot that is given nothing, or an empty frame first, fails or stays blank for ever
-            update[self._plot] = pd.DataFrame(points, columns=["step", "value", "metric"])
-        return update
+        curves = self._services.draw_curves(shown.round_id) if shown else ""
+        return {self._curves: curves, self._drawn: drawing}
 
 
 def _find(rounds: Sequence[Round], picked: str) -> Round | None:
@@ -102,28 +95,3 @@ def _find(rounds: Sequence[Round], picked: str) -> Round | None:
     if found is None:
         raise NotFound(f"round {picked!r} is not among the newest {len(rounds)}; pick another")
     return found
-
-
-def _plot() -> Any:
-    return gr.LinePlot(
-        None, x="step", y="value", color="metric", color_map=COLOURS, x_axis_format="d", y_title=" ",
-        color_title=" ", height=220, buttons=[], show_label=False, container=False, elem_id="curves",
-    )  # fmt: skip
-
-
-def list_points(progress: Sequence[Row]) -> list[tuple[int, float, str]]:
-    """(step, value, curve) of every number to draw; stages follow one another on the same axis."""
-    points: list[tuple[int, float, str]] = []
-    offset, last, stage = 0, 0, None
-    for row in progress:
-        step = row.get("step")
-        if not isinstance(step, int):
-            continue
-        if row.get("stage") != stage:
-            offset, stage = last, row.get("stage")
-        last = offset + step
-        for key, curve in CURVES.items():
-            value = row.get(key)
-            if isinstance(value, int | float):
-                points.append((last, float(value), curve))
-    return points

@@ -48,7 +48,7 @@ def write_round(current: Round | None, progress: Sequence[Row], now: datetime) -
         return '<p class="nothing">No round has run yet. It starts when the conditions beside hold.</p>'
     aim = f" to {current.version}" if current.version else ""
     line = plain(f" Round {current.round_id} from {current.parent}{aim}")
-    head = f'<p class="verdict">{badge(current.state)}{line}</p>'
+    head = f'<p class="verdict">{badge(current.state)}{line} · {write_link(current)}</p>'
     tail = f'<p class="nothing">{plain(current.reason)}</p>' if current.reason else ""
     if current.finished_at is None:
         return head + write_progress(current, progress, now) + tail
@@ -56,9 +56,15 @@ def write_round(current: Round | None, progress: Sequence[Row], now: datetime) -
     return f'{head}<p class="nothing">{counted}{time(current.finished_at)}</p>{tail}'
 
 
+def write_link(current: Round) -> str:
+    """Where the page about a round is."""
+    path = f"/v1/rounds/{plain(current.round_id)}/report"
+    return f'<a href="{path}" target="_blank" rel="noopener">report</a>'
+
+
 def write_progress(current: Round, progress: Sequence[Row], now: datetime) -> str:
     """Stage, step bar, the newest numbers and about how long the stage still takes."""
-    last = next((row for row in reversed(progress) if "step" in row), None)
+    last = next((row for row in reversed(progress) if "step" in row and "eval_loss" not in row), None)
     stage = str(progress[-1].get("stage", current.state)) if progress else current.state
     if last is None or stage != last.get("stage"):  # a stage that counts no steps, or has just begun
         return bar(0.02) + figures([f"<span>{plain(stage)}</span>"])
@@ -70,7 +76,10 @@ def write_progress(current: Round, progress: Sequence[Row], now: datetime) -> st
         *(f"<span>{name} <b>{value:.3f}</b></span>" for name, value in values if value is not None),
     ]
     if 0.0 < share < 1.0:
-        seconds = (now - current.created_at).total_seconds() * (1 / share - 1)
+        # A stage that does not measure its pace: as if all the time since the round began had been its own.
+        seconds = _as_float(last.get("eta_s"))
+        if seconds is None:
+            seconds = (now - current.created_at).total_seconds() * (1 / share - 1)
         shown.append(f"<span>about <b>{duration(seconds)}</b> left</span>")
     return bar(share) + figures(shown)
 

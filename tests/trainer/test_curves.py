@@ -1,0 +1,98 @@
+"""Progress files read as curves, whole or while they grow, and said in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.curves import ProgressReader, Series, read_stages, say_progress
+
+
+def write(path: Path, *lines: dict[str, object]) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def test_each_stage_that_trained_has_its_own_curves() -> None:
+    stages = read_stages(
+        [
+            {"stage": "prepare", "event": "start"},
+            {"stage": "dpo", "step": 1, "max_steps": 4, "loss": 0.6},
+            {"stage": "dpo", "step": 2, "max_steps": 4, "loss": 0.5, "kl": 1},
+            {"stage": "kto", "step": 1, "max_steps": 9, "loss": 0.4},
+            {"stage": "evaluate", "step": 1, "max_steps": 2},
+        ]
+    )
+    assert [(stage.name, stage.last_step, stage.max_steps) for stage in stages] == [
+        ("dpo", 2, 4),
+        ("kto", 1, 9),
+    ]
+    assert stages[0]["loss"] == Series((1, 2), (0.6, 0.5))
+    assert stages[0]["kl"] == Series((2,), (1.0,))
+    assert not stages[0]["rewards/margins"]
+    assert stages[0].progress == 0.5
+
+
+def test_a_step_that_a_resumed_training_repeats_counts_as_it_was_logged_last() -> None:
+    lines = [{"stage": "dpo", "step": step, "max_steps": 3, "loss": loss} for step, loss in
+             ((1, 0.6), (2, 0.5), (2, 0.55), (3, 0.4))]  # fmt: skip
+    assert read_stages(lines)[0]["loss"] == Series((1, 2, 3), (0.6, 0.55, 0.4))
+
+
+def test_a_number_that_was_not_finite_is_remembered_as_a_broken_step() -> None:
+    lines = [{"stage": "dpo", "step": step, "max_steps": 3, "loss": loss} for step, loss in
+             ((1, 0.6), (2, None), (3, 0.4))]  # fmt: skip
+    assert read_stages(lines)[0]["loss"] == Series((1, 3), (0.6, 0.4), broken=(2,))
+
+
+def test_held_out_numbers_of_a_step_join_its_curves() -> None:
+    lines: list[dict[str, object]] = [
+        {"stage": "dpo", "step": 1, "max_steps": 1, "loss": 0.6},
+        {"stage": "dpo", "step": 1, "max_steps": 1, "eval_loss": 0.7},
+    ]
+    assert read_stages(lines)[0]["eval_loss"].last == 0.7
+
+
+def test_a_growing_file_is_read_from_where_the_last_reading_ended(tmp_path: Path) -> None:
+    path, reader = tmp_path / "progress.jsonl", ProgressReader()
+    assert reader.read(path) == []
+    write(path, {"step": 1})
+    with path.open("a") as file:
+        file.write('{"step": ')
+    assert reader.read(path) == [{"step": 1}]
+    size = path.stat().st_size
+    with path.open("r+") as file:  # what was read once is not read again, so a change there is not seen
+        file.write('{"step": 7}')
+    with path.open("a") as file:
+        file.write("2}\n")
+    assert path.stat().st_size == size + 3
+    assert reader.read(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_new_file_under_an_old_name_is_read_from_its_start(tmp_path: Path) -> None:
+    path, reader = tmp_path / "progress.jsonl", ProgressReader()
+    write(path, {"step": 1}, {"step": 2})
+    assert len(reader.read(path)) == 2
+    path.unlink()
+    write(path, {"step": 5})
+    assert reader.read(path) == [{"step": 5}]
+
+
+@pytest.mark.parametrize(("start", "end", "steps"), [(0, 0.25, (1,)), (0.75, 1, (4,)), (0, 1, (1, 2, 3, 4))])
+def test_a_part_of_a_series_is_taken_by_share(start: float, end: float, steps: tuple[int, ...]) -> None:
+    assert Series((1, 2, 3, 4), (1.0, 2.0, 3.0, 4.0)).between(start, end).steps == steps
+
+
+def test_a_trend_is_no_noise_and_scatter_is() -> None:
+    rising = Series(tuple(range(100)), tuple(float(i) for i in range(100)))
+    jumping = Series(tuple(range(100)), tuple(50.0 * (-1) ** i for i in range(100)))
+    assert rising.noise() < 0.1 < 5.0 < jumping.noise()
+
+
+def test_a_line_is_said_in_a_sentence() -> None:
+    line = {"stage": "dpo", "step": 40, "max_steps": 440, "loss": 0.51234, "rewards/accuracies": 0.75}
+    assert say_progress(line | {"eta_s": 200, "tokens_per_s": 312.4}) == (
+        "dpo step 40/440, loss 0.5123, accuracy 0.75, 312 tokens/s, about 3 min left"
+    )
