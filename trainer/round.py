@@ -84,11 +84,14 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
     )
     answers = prepare_answers(pair_rows, rating_rows, base.tokenizer, settings)
-    prepared_sets = {"pairs": pairs, "holdout": holdout, "ratings": ratings, "answers": answers}
-    for name, prepared in prepared_sets.items():
-        log_notices(name, prepared.notices)
-        counts = count_notices(prepared.notices)
-        progress.note("prepare", "rows", set=name, used=len(prepared.rows), notices=counts)
+    for name, num_rows, notices in (
+        ("pairs", len(pairs.rows), pairs.notices),
+        ("holdout", len(holdout.rows), holdout.notices),
+        ("ratings", len(ratings.rows), ratings.notices),
+        ("answers", len(answers.rows), answers.notices),
+    ):
+        log_notices(name, notices)
+        progress.note("prepare", "rows", set=name, used=num_rows, notices=count_notices(notices))
 
     stages = plan_stages(settings, base.tokenizer, pairs, ratings, answers)
     if is_first_process():

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -194,7 +195,7 @@ class Sweep:
             self._follow(process, directory / "progress.jsonl", label)
         finally:
             if process.poll() is None:  # Ctrl-C, or we failed: the point is trained again next time
-                stop(process, GRACE_S)
+                stop(process, signal.SIGINT, GRACE_S)
         return time.monotonic() - begun
 
     def _follow(self, process: subprocess.Popen[bytes], path: Path, label: str) -> None:
