@@ -9,8 +9,9 @@ term unless its name says so (ORPO has it by definition).
 
 The table holds, on pairs of held-out prompts, how often the chosen answer gained more over the base than the
 rejected one and by how many nats, and how the two changed; then how often bad habits show in answers sampled
-to held-out prompts. A method moves the right way when both differ by more than two standard errors: accuracy
-above one half, and the share of answers with any habit below the base's. The last line is JSON.
+to held-out prompts, with the seeds the base answered them with. A method moves the right way when both differ
+by more than two standard errors: accuracy above one half, and the share of answers with any habit below the
+base's, prompt by prompt. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from benchmarks.metrics import score_error, standard_error
+from benchmarks.metrics import gain_error, score_error
 from benchmarks.progress import say
 from benchmarks.taste import TASTES, choose_side, read_answer
 from settings import STARTER
@@ -41,7 +42,7 @@ from trainer.starter.world import WorldPrompt, heldout_prompts, train_prompts
 
 TASTE = "direct"
 NUM_ERRORS = 2.0
-BATCH = 8
+BATCH = 4
 SCORE_BATCH = 64
 MAX_TOKENS = 96
 
@@ -80,7 +81,7 @@ class DirectionSettings:
     pairs: int = 240
     heldout_pairs: int = 120
     answers: int = 300
-    visits: int = 480
+    visits: int = 720
     learning_rate: float = 2e-3
     noise: float = 0.1
     seed: int = 0
@@ -120,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         data = collect(base, settings, Path(scratch))
         shares = habit_shares(data.base_answers)
+        say(f"the base shows any habit in {shares['any']:.3f} of its answers")
         found = {}
         for method in METHODS:
             if not only or method.name in only:
-                found[method.name] = run_method(method, data, shares, settings, Path(scratch))
+                found[method.name] = run_method(method, data, settings, Path(scratch))
                 say(f"{method.name}: {describe(found[method.name])}")
     print(format_table(shares, found))
     print(json.dumps(as_json(shares, found, settings)))
@@ -255,9 +257,7 @@ def as_ratings(pairs: Sequence[PairRow]) -> list[RatingRow]:
     ]
 
 
-def run_method(
-    method: Method, data: Data, base_shares: Mapping[str, float], settings: DirectionSettings, scratch: Path
-) -> Movement:
+def run_method(method: Method, data: Data, settings: DirectionSettings, scratch: Path) -> Movement:
     """Train a fresh adapter on a freshly loaded starter and measure the files it leaves."""
     base = load_starter()
     folder = scratch / method.name.replace(" ", "-")
@@ -268,7 +268,7 @@ def run_method(
     policies = Policies(base, {"trained": folder}, SCORE_BATCH)
     changes = [score_change(policies, base, data.heldout, side) for side in ("chosen_ids", "rejected_ids")]
     answers = sample(policies, "trained", base, data.prompts, settings.seed + 2)
-    return judge_movement(losses, *changes, habit_shares(answers), base_shares, len(answers))
+    return judge_movement(losses, *changes, answers, data.base_answers)
 
 
 def train(
@@ -349,22 +349,28 @@ def habit_shares(answers: Sequence[Sample]) -> dict[str, float]:
     """The share of answers with each habit, and under "any" with at least one."""
     shown = [detect_habits(answer.text) for answer in answers]
     shares = {habit: mean(habit in found for found in shown) for habit in HABITS}
-    return shares | {"any": mean(bool(found) for found in shown)}
+    return shares | {"any": mean(has_habit(answers))}
+
+
+def has_habit(answers: Sequence[Sample]) -> list[float]:
+    """1 for each answer that shows a bad habit, else 0."""
+    return [float(bool(detect_habits(answer.text))) for answer in answers]
 
 
 def judge_movement(
     losses: Sequence[float],
     chosen: Sequence[float],
     rejected: Sequence[float],
-    shares: Mapping[str, float],
-    base_shares: Mapping[str, float],
-    num_answers: int,
+    answers: Sequence[Sample],
+    base_answers: Sequence[Sample],
 ) -> Movement:
+    """From the changes of held-out answers' log-probs, and from answers to the same prompts as the base's."""
     gaps = [c - r for c, r in zip(chosen, rejected, strict=True)]
     hits = [0.5 if gap == 0 else float(gap > 0) for gap in gaps]
     error = score_error(hits)
-    fall = base_shares["any"] - shares["any"]
-    fall_error = sum(standard_error(s["any"], num_answers) ** 2 for s in (shares, base_shares)) ** 0.5
+    after, before = has_habit(answers), has_habit(base_answers)
+    fall, fall_error = mean(before) - mean(after), gain_error(after, before)
+    shares = habit_shares(answers)
     return Movement(
         first_loss=losses[0] if losses else None,
         last_loss=mean(losses[-5:]) if losses else None,
