@@ -17,7 +17,7 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 from trainer.guards import SkipNonFiniteSteps
 from trainer.invariants import CheckStart, expected_rating_loss
 from trainer.library import check_processes, shared_arguments
-from trainer.preferences import RatingSet
+from trainer.preferences import RatingSet, TrainingRating
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
 from trainer.settings import TrainerSettings
@@ -84,12 +84,12 @@ def why_not_kto(num_desirable: int, num_undesirable: int, settings: TrainerSetti
 
 
 def rating_dataset(ratings: RatingSet, batch_size: int, rating_loss: str = "kto") -> Any:
-    """The ratings in their given order. For KTO the completions inside each batch are also rotated by one,
-    prompt against a neighbour's completion, which is what it estimates the KL from."""
+    """The ratings in their given order. For KTO the completions inside each batch are also rotated, prompt
+    against a neighbour's completion, which is what it estimates the KL from."""
     lines = []
     for start in range(0, len(ratings.rows), batch_size):
         batch = ratings.rows[start : start + batch_size]
-        for row, neighbour in zip(batch, (batch[-1], *batch[:-1]), strict=True):
+        for row, neighbour in zip(batch, rotate(batch), strict=True):
             lines.append(
                 {
                     "prompt_ids": list(row.prompt_ids),
@@ -100,6 +100,23 @@ def rating_dataset(ratings: RatingSet, batch_size: int, rating_loss: str = "kto"
                 | ({"KL_completion_ids": list(neighbour.completion_ids)} if rating_loss == "kto" else {})
             )
     return Dataset.from_list(lines)
+
+
+def rotate(batch: Sequence[TrainingRating]) -> Sequence[TrainingRating]:
+    """The batch shifted by as few rows as leave no prompt beside an answer to itself, which says nothing of
+    the KL; by one, with a warning, when each shift has such a row."""
+    shifts = (tuple(batch[-step:]) + tuple(batch[:-step]) for step in range(1, len(batch)))
+    by_one = None
+    for shifted in shifts:
+        by_one = by_one or shifted
+        if all(row.prompt_ids != other.prompt_ids for row, other in zip(batch, shifted, strict=True)):
+            return shifted
+    logger.warning(
+        "a KTO batch of %d ratings has %d prompts: its KL is estimated from answers to the same prompt too",
+        len(batch),
+        len({row.prompt_ids for row in batch}),
+    )
+    return by_one or batch
 
 
 def build_rating_trainer(

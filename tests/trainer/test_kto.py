@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.trainer.conftest import accuracy, pair_rows, rating_rows
 from trainer.dpo import train_dpo
-from trainer.kto import build_rating_trainer, rating_dataset, train_kto, why_not_kto
-from trainer.preferences import prepare_pairs, prepare_ratings
+from trainer.kto import build_rating_trainer, rating_dataset, rotate, train_kto, why_not_kto
+from trainer.preferences import TrainingRating, prepare_pairs, prepare_ratings
 from trainer.qlora import read_weights, start_policy
 from trainer.settings import TrainerSettings
 
@@ -38,6 +41,28 @@ def test_each_prompt_meets_another_prompts_answer_of_its_own_batch(base):
     for start in range(0, 32, 8):
         batch = rows[start : start + 8]
         assert batch["KL_completion_ids"] == [batch["completion_ids"][-1], *batch["completion_ids"][:-1]]
+
+
+def rating(prompt, desirable=True):
+    return TrainingRating("r", (prompt,), (prompt, 50), desirable)
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=10))
+def test_a_rotated_batch_keeps_its_answers_and_pairs_no_prompt_with_itself_if_a_shift_can(prompts):
+    batch = [rating(prompt) for prompt in prompts]
+    shifted = rotate(batch)
+    assert Counter(shifted) == Counter(batch)
+    clashes = [
+        sum(a == b for a, b in zip(prompts, prompts[-step:] + prompts[:-step], strict=True))
+        for step in range(1, len(prompts))
+    ]
+    found = sum(a.prompt_ids == b.prompt_ids for a, b in zip(batch, shifted, strict=True))
+    assert found == (0 if 0 in clashes else clashes[0])
+
+
+def test_prompts_that_cannot_be_parted_are_named_in_a_warning(caplog):
+    assert rotate([rating(1), rating(1), rating(2)]) is not None
+    assert "a KTO batch of 3 ratings has 2 prompts" in caplog.text
 
 
 def test_kto_starts_at_its_known_loss_and_raises_held_out_accuracy(base, settings, tmp_path, progress):
