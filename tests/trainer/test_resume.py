@@ -183,20 +183,25 @@ STAGES: dict[str, Moment] = {
 
 @pytest.mark.slow
 def test_twenty_kills_over_the_whole_life_of_a_round(tmp_path: Path, plan: RoundPlan, unkilled: Path) -> None:
-    """Fifteen at stages as they are seen, five at any time; each in a real `python -m trainer.round`."""
+    """Fifteen at stages as they are seen; five at any time, the loading of the libraries included."""
     rng = random.Random(SWEEP_SEED)
     print(f"seed {SWEEP_SEED}")  # noqa: T201
     whole = make_folder(tmp_path / "timed", plan)
     began = time.monotonic()
     assert wait(start_round(whole)) == 0
     lasts_s = time.monotonic() - began
+    num_killed = 0
     moments = {**STAGES, **{f"random {n}": None for n in range(5)}}
     for n, (when, moment) in enumerate(moments.items()):
         folder = make_folder(tmp_path / str(n), plan)
         seconds = rng.uniform(0.0, lasts_s)
-        codes = kill_and_resume(folder, start_round, [moment or after(seconds)])
+        start = fork_round if moment else start_round
+        codes = kill_and_resume(folder, start, [moment or after(seconds)])
         stands = [f"{e['stage']} {e['at_step']}" for e in events(folder, "resumed")]
-        print(f"{n + 1:2} {when} ({seconds:.1f} s): {codes}, resumed at {stands}")  # noqa: T201
+        at = when if moment else f"{when}, after {seconds:.1f} of {lasts_s:.1f} s"
+        print(f"{n + 1:2} {at}: exit codes {codes}, resumed at {stands}", flush=True)  # noqa: T201
         assert codes[-1] == 0, (folder / "log.txt").read_text()
         check_same(folder, unkilled)
         shutil.rmtree(folder)
+        num_killed += codes[0] == -signal.SIGKILL
+    assert num_killed >= 18, "a moment may be too short to be seen, but not many of them"
