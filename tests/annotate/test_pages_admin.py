@@ -65,6 +65,20 @@ def test_progress_shows_the_step_the_numbers_and_the_time_left() -> None:
     assert "about <b>2 min</b> left" in shown
 
 
+def test_what_the_guards_say_and_a_resume_do_not_disturb_the_progress() -> None:
+    rows: list[dict[str, object]] = [
+        {"stage": "dpo", "step": 20, "max_steps": 60, "loss": 0.5},
+        {"stage": "dpo", "event": "resumed", "at_step": 18},
+        {"stage": "dpo", "event": "evaluation", "at_step": 20, "loss": 9.0, "accuracy": 0.5},
+        {"stage": "dpo", "event": "step_skipped", "at_step": 21, "skipped": 1},
+        {"stage": "dpo", "event": "stopped_early", "at_step": 21, "says": "held-out loss was best at step 2"},
+    ]
+    shown = write_progress(TRAINING, rows, NOW)
+    assert "20/60" in shown
+    assert "loss <b>0.500</b>" in shown
+    assert list_points(rows) == [(20, 0.5, "loss")]
+
+
 def test_a_stage_without_steps_is_named() -> None:
     rows: list[dict[str, object]] = [{"stage": "dpo", "step": 60, "max_steps": 60}, {"stage": "evaluate"}]
     assert "evaluate" in write_progress(TRAINING, rows, NOW)

@@ -86,7 +86,7 @@ def find_round_process(round_id: str) -> int:
     return int(found.stdout.split()[0])
 
 
-def test_killing_the_round_process_fails_the_round_and_nothing_else(service: RunningService) -> None:
+def test_a_killed_round_process_is_resumed_and_nothing_else_notices(service: RunningService) -> None:
     judge(service, make_annotator(service, "ann"), 16)
     question = {"model": "live", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
     with service.client() as admin:
@@ -94,17 +94,13 @@ def test_killing_the_round_process_fails_the_round_and_nothing_else(service: Run
         wait_for_state(admin, killed, {"training", "evaluating"})
         os.kill(find_round_process(killed), signal.SIGKILL)
         assert admin.post("/v1/chat/completions", json=question).status_code == httpx.codes.OK
-        failed = wait_for_state(admin, killed, {"failed"})
-        assert "signal 9 (SIGKILL)" in failed["reason"]
-        assert (service.data / "rounds" / killed / "log.txt").read_text().strip()
         assert admin.get("/v1/policies").json()["live"] == "v0"
-
-        second = admin.post("/v1/rounds").json()["round_id"]
-        assert wait_for_state(admin, second, {"promoted", "rejected"})["version"]
+        assert wait_for_state(admin, killed, {"promoted", "rejected"})["version"] == "v1"
+        assert "SIGKILL" in (service.data / "rounds" / killed / "resumes.jsonl").read_text()
         assert admin.post("/v1/chat/completions", json=question).status_code == httpx.codes.OK
 
 
-def test_a_round_dies_with_the_service_and_is_named_after_the_restart(service: RunningService) -> None:
+def test_a_round_dies_with_the_service_and_goes_on_after_the_restart(service: RunningService) -> None:
     judge(service, make_annotator(service, "ann"), 16)
     with service.client() as admin:
         begun = admin.post("/v1/rounds").json()["round_id"]
@@ -117,7 +113,8 @@ def test_a_round_dies_with_the_service_and_is_named_after_the_restart(service: R
         time.sleep(0.1)
     service.start()
     with service.client() as admin:
-        assert read_round(admin, begun)["state"] == "interrupted"
+        assert wait_for_state(admin, begun, {"promoted", "rejected"})["version"] == "v1"
+        assert "the service was stopped" in (service.data / "rounds" / begun / "resumes.jsonl").read_text()
         assert "no round is running" in admin.get("/v1/rounds/why").text
 
 

@@ -5,13 +5,16 @@ The process itself is played by short scripts here; the real one is in test_roun
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +23,10 @@ from store.canary_rows import Canary
 from store.database import Store
 from store.errors import BadValue, NotFound, StateConflict
 from store.people import read_people
-from store.policies import live_version, promote, read_policy
+from store.policies import add_policy, live_version, promote, read_policy
 from store.provenance import read_versions_trained_on
 from store.records import Promotion, Round
-from store.rounds import create_round, read_round
+from store.rounds import advance_round, create_round, read_round
 from tests.trainer.labelled import judge_pairs
 from trainer.planner import TriggerSettings, explain
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
@@ -49,7 +52,12 @@ SCRIPTS = {
     "silent": "",
     "hang": "import time\nprint('here', flush=True)\ntime.sleep(600)",
     "hang_deaf": "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "print('here', flush=True)\ntime.sleep(600)",
+    "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('here', flush=True)\ntime.sleep(600)",
+    # Is killed by the kernel as often as the number in front of it says, then gets to a verdict.
+    "die": "import os, pathlib, sys\nlog = pathlib.Path(sys.argv[-1]) / 'starts'\n"
+    "count = len(log.read_text()) if log.exists() else 0\nlog.write_text('x' * (count + 1))\n"
+    "if count < TIMES: os.kill(os.getpid(), 9)\n" + VERDICT.replace("DECISION", "promote"),
+    "busy": "print('here', flush=True)\nwhile True: pass",
 }
 
 
@@ -61,11 +69,16 @@ class Bench:
         self.script = folder / "round.py"
         self.published: list[str] = []
         self.trial_share = 0.0
-        rounds = RoundSettings(
+        self.rounds = RoundSettings(
             launch=(sys.executable, str(self.script)), stop_grace_s=0.5, silence_limit_s=2.0, nice=0
         )
+        self.restart()
+
+    def restart(self, **changes: Any) -> None:
+        """The supervisor of a service that has just started, with some settings changed."""
+        rounds = dataclasses.replace(self.rounds, **changes)
         plan = Plan(BaseModel("nowhere"), TrainerSettings(), GateSettings(), TRIGGERS, rounds)
-        self.supervisor = RoundSupervisor(store, plan, self._publish, self._promote, lambda _: None)
+        self.supervisor = RoundSupervisor(self.store, plan, self._publish, self._promote, lambda _: None)
 
     def _publish(self, candidate: Path, version: str) -> str:
         assert (candidate / "weights").exists()
@@ -77,12 +90,12 @@ class Bench:
             return start_canary(self.store, version, self.trial_share, actor, reason)
         return promote(self.store, version, actor, reason=reason)
 
-    def start(self, script: str) -> Round:
-        self.script.write_text(SCRIPTS[script])
+    def start(self, script: str, times: int = 0) -> Round:
+        self.script.write_text(SCRIPTS[script].replace("TIMES", str(times)))
         return self.supervisor.start("test")
 
-    def run(self, script: str) -> Round:
-        started = self.start(script)
+    def run(self, script: str, times: int = 0) -> Round:
+        started = self.start(script, times)
         self.supervisor.wait(30)
         return read_round(self.store, started.round_id)
 
@@ -140,7 +153,8 @@ def test_a_round_without_a_verdict_fails_with_its_last_words(bench: Bench, scrip
     assert live_version(bench.store) == "v0"
 
 
-def test_a_killed_round_is_failed_and_the_next_one_works(bench: Bench) -> None:
+def test_a_killed_round_is_failed_and_the_next_one_works_where_resuming_is_off(bench: Bench) -> None:
+    bench.restart(resume=False)
     started = bench.start("hang")
     bench.wait_for_log(started.round_id)
     assert bench.supervisor._process is not None
@@ -191,18 +205,96 @@ def test_a_tick_starts_what_is_due_and_nothing_else(bench: Bench) -> None:
     assert bench.supervisor.tick() is None
 
 
-def test_closing_the_service_leaves_a_running_round_interrupted(bench: Bench) -> None:
+def test_a_round_that_is_killed_is_resumed_and_says_so(bench: Bench) -> None:
+    done = bench.run("die", times=2)
+    assert done.state == "promoted"
+    path = bench.supervisor.folder / done.round_id / "resumes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["from"], line["why"]) for line in lines] == [
+        ("its beginning", "the round process was killed by signal 9 (SIGKILL); it wrote no log")
+    ] * 2
+
+
+def test_a_round_that_is_killed_again_and_again_fails_in_the_end(bench: Bench) -> None:
+    done = bench.run("die", times=99)
+    assert done.state == "failed"
+    assert "signal 9 (SIGKILL)" in done.reason
+    assert len((bench.supervisor.folder / done.round_id / "starts").read_text()) == 1 + 3
+
+
+def test_what_fails_by_itself_is_not_tried_again(bench: Bench) -> None:
+    done = bench.run("raise")
+    assert done.state == "failed"
+    assert not (bench.supervisor.folder / done.round_id / "resumes.jsonl").exists()
+
+
+def test_a_round_survives_a_stop_of_the_service_and_goes_on_at_the_next_start(bench: Bench) -> None:
     started = bench.start("hang")
     bench.wait_for_log(started.round_id)
     bench.supervisor.close()
-    assert read_round(bench.store, started.round_id).state == "interrupted"
+    left = read_round(bench.store, started.round_id)
+    assert (left.state, left.reason) == (
+        "preparing",
+        "the service was stopped; the round goes on from its beginning at the next start",
+    )
+    bench.script.write_text(SCRIPTS["promote"])
+    bench.restart()
+    assert bench.supervisor.recover() == [started.round_id]
+    bench.supervisor.wait(30)
+    assert read_round(bench.store, started.round_id).state == "promoted"
+    assert live_version(bench.store) == "v1"
 
 
-def test_a_round_that_died_with_the_service_is_named_at_the_next_start(bench: Bench) -> None:
+def test_a_service_that_does_not_resume_leaves_a_running_round_interrupted(bench: Bench) -> None:
+    bench.restart(resume=False)
+    started = bench.start("hang")
+    bench.wait_for_log(started.round_id)
+    bench.supervisor.close()
+    done = read_round(bench.store, started.round_id)
+    assert done.state == "interrupted"
+    assert "rounds.resume is off" in done.reason
+
+
+def test_a_round_that_died_with_the_service_before_its_snapshot_is_named_at_the_next_start(
+    bench: Bench,
+) -> None:
     left = create_round(bench.store, trigger="test", parent="v0")
     assert bench.supervisor.recover() == [left.round_id]
-    assert read_round(bench.store, left.round_id).state == "interrupted"
+    found = read_round(bench.store, left.round_id)
+    assert found.state == "interrupted"
+    assert "its snapshot was not finished" in found.reason
     assert bench.run("promote").state == "promoted"
+
+
+@pytest.mark.parametrize("decision", ["promote", "reject"])
+@pytest.mark.parametrize("killed_after", ["verdict", "publish", "register", "swap"])
+def test_a_service_killed_while_it_takes_a_verdict_takes_it_at_the_next_start(
+    bench: Bench, decision: str, killed_after: str
+) -> None:
+    """Every write up to the kill is there, and none after it."""
+    started = create_round(bench.store, trigger="test", parent="v0")
+    directory = bench.supervisor.folder / started.round_id
+    (directory / "snapshot").mkdir(parents=True)
+    (directory / "round.json").write_text("{}")
+    advance_round(bench.store, started.round_id, "evaluating", version="v1")
+    bench.script.write_text(SCRIPTS[decision])
+    subprocess.run([sys.executable, str(bench.script), str(directory)], check=True)
+    if killed_after in ("register", "swap"):
+        add_policy(bench.store, "v1", parent="v0", round_id=started.round_id, weights_sha256="0" * 64)
+    if killed_after == "swap" and decision == "promote":
+        promote(bench.store, "v1", "test")
+    bench.supervisor.recover()
+    bench.supervisor.wait(30)
+    done = read_round(bench.store, started.round_id)
+    assert done.state == {"promote": "promoted", "reject": "rejected"}[decision]
+    assert live_version(bench.store) == {"promote": "v1", "reject": "v0"}[decision]
+
+
+def test_a_round_that_computes_is_slow_and_not_hung_until_its_own_limit(bench: Bench) -> None:
+    bench.restart(silence_limit_s=600.0, slow_limit_s=2.0)
+    done = bench.run("busy")
+    assert done.state == "failed"
+    assert "no step for 2 s, though it computed" in done.reason
 
 
 def test_a_progress_line_still_being_written_is_left_for_next_time(bench: Bench) -> None:

@@ -1,0 +1,346 @@
+"""What is not a number, what collapses, drifts or gets worse, and what takes too long: none of it spoils an
+adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer, TrainerCallback
+
+from store.errors import BadValue
+from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
+from tests.trainer.killing import events, read_lines, tensors, write_plan
+from trainer.guards import Clock, WatchStanding
+from trainer.preferences import prepare_pairs
+from trainer.round import reach_verdict
+from trainer.settings import BaseModel, GateSettings, GuardSettings, RoundPlan, TrainerSettings
+from trainer.watching import Standing, Watched, choose_watched
+
+NAN = float("nan")
+TRAINER = TrainerSettings(
+    learning_rate=1e-3, kto_learning_rate=1e-3, beta=0.5, max_length=256, rank=4, alpha=8, batch_size=4
+)
+GUARDS = GuardSettings(save_minutes=0, min_holdout_pairs=10)
+NUM_STEPS = {"dpo": 6, "kto": 5}
+
+
+@pytest.fixture
+def plan(base_folder: Path) -> RoundPlan:
+    gate = GateSettings(num_prompts=1, max_tokens=4)
+    return RoundPlan("r1", "v1", "v0", BaseModel(str(base_folder)), trainer=TRAINER, gate=gate, guards=GUARDS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, plan: RoundPlan) -> Path:
+    write_snapshot(tmp_path / "snapshot", pair_rows(24), rating_rows(20, 20), holdout=pair_rows(12, seed=1))
+    write_plan(tmp_path, plan)
+    return tmp_path
+
+
+class Inject(TrainerCallback):  # type: ignore[misc]
+    """Spoils a training of one stage at one step."""
+
+    def __init__(self, stage: str, step: int, what: str) -> None:
+        self.stage, self.step, self.what = stage, step, what
+        self.has_struck = False
+
+    def _is_now(self, args: Any, state: Any) -> bool:
+        return Path(args.output_dir).name == self.stage and state.global_step == self.step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:  # noqa: ARG002
+        if self._is_now(args, state) and self.what == "weights":
+            next(p for p in model.parameters() if p.requires_grad).data.view(-1)[0] = NAN
+            self.has_struck = True
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> None:  # noqa: ARG002
+        if not self._is_now(args, state):
+            return
+        if self.what == "gradients":
+            next(p for p in model.parameters() if p.grad is not None).grad.view(-1)[0] = NAN
+            self.has_struck = True
+        elif self.what == "optimizer":
+            self._spoil(rest["optimizer"])
+
+    def _spoil(self, optimizer: Any) -> None:
+        kept = next(iter(optimizer.state.values()), None)
+        if kept is not None:  # none before the first step
+            kept["exp_avg"].view(-1)[0] = NAN
+            self.has_struck = True
+
+
+@pytest.fixture
+def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, str], Inject]:
+    def strike(stage: str, step: int, what: str) -> Inject:
+        injected = Inject(stage, step, what)
+        train, training_step = Trainer.train, Trainer.training_step
+
+        def with_injection(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+            trainer.callback_handler.callbacks.insert(0, injected)  # before every guard
+            return train(trainer, *args, **kwargs)
+
+        def spoilt_loss(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+            if what == "loss" and injected._is_now(trainer.args, trainer.state):
+                injected.has_struck = True
+                hook = trainer.model.register_forward_hook(_spoil_output)
+                try:
+                    return training_step(trainer, *args, **kwargs)
+                finally:
+                    hook.remove()
+            return training_step(trainer, *args, **kwargs)
+
+        monkeypatch.setattr(Trainer, "train", with_injection)
+        monkeypatch.setattr(Trainer, "training_step", spoilt_loss)
+        return injected
+
+    return strike
+
+
+def _spoil_output(_module: Any, _inputs: Any, outputs: Any) -> None:
+    outputs.log_probs = outputs.log_probs * NAN
+
+
+MOMENTS = [
+    ("dpo", 0, "gradients"),
+    ("dpo", 3, "loss"),
+    ("dpo", 5, "gradients"),
+    ("kto", 0, "loss"),
+    ("kto", 4, "gradients"),
+]
+BREAKING = [
+    ("dpo", 0, "weights"),
+    ("dpo", 5, "weights"),
+    ("dpo", 2, "optimizer"),
+    ("kto", 4, "optimizer"),
+]
+
+
+@pytest.mark.parametrize(("stage", "step", "what"), MOMENTS)
+def test_one_nan_step_is_skipped_and_the_round_recovers(
+    folder: Path, inject: Callable[[str, int, str], Inject], stage: str, step: int, what: str
+) -> None:
+    injected = inject(stage, step, what)
+    assert reach_verdict(folder) == 0
+    assert injected.has_struck
+    assert [line["at_step"] for line in events(folder, "step_skipped")] == [step + 1]
+    assert (
+        max(int(str(line.get("step", 0))) for line in read_lines(folder) if line["stage"] == stage)
+        == (NUM_STEPS[stage])
+    )
+    weights = tensors(folder)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(("stage", "step", "what"), BREAKING)
+def test_what_no_later_step_mends_aborts_and_nothing_is_published(
+    folder: Path,
+    inject: Callable[[str, int, str], Inject],
+    caplog: pytest.LogCaptureFixture,
+    stage: str,
+    step: int,
+    what: str,
+) -> None:
+    injected = inject(stage, step, what)
+    assert reach_verdict(folder) == 1
+    assert injected.has_struck
+    assert f"training diverged: step {step + 1} left base_model" in caplog.records[-1].getMessage()
+    assert not list(folder.glob("candidate*"))
+    assert not (folder / "gate.json").exists()
+
+
+def test_too_many_nan_steps_abort_with_the_number(
+    folder: Path, plan: RoundPlan, inject: Callable[[str, int, str], Inject], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_plan(folder, replace(plan, guards=replace(GUARDS, max_bad_steps=1)))
+    inject("dpo", 1, "gradients")
+    assert reach_verdict(folder) == 1
+    assert "training diverged: 1 steps with a non-finite gradient" in caplog.records[-1].getMessage()
+    assert not list(folder.glob("candidate*"))
+
+
+class Policy(torch.nn.Module):
+    """One weight, so that a test can say what it is at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+
+class State:
+    def __init__(self, max_steps: int) -> None:
+        self.global_step, self.max_steps, self.num_train_epochs = 0, max_steps, 1
+
+
+class Control:
+    should_training_stop = False
+
+
+class Scripted(Watched):
+    """Stands as the test wrote it down."""
+
+    def __init__(self, standings: list[Standing]) -> None:
+        super().__init__((), 0, 0.1, 0.1)
+        self.standings = iter(standings)
+
+    def remember_start(self, model: Any) -> None:
+        pass
+
+    def measure(self, model: Any) -> Standing:  # noqa: ARG002
+        return next(self.standings)
+
+
+def run(standings: list[Standing], settings: GuardSettings, is_held_out: bool = True) -> tuple[Any, Policy]:
+    """Train as long as the guard lets it; the weight is the number of the step."""
+    policy, state, control = Policy(), State(len(standings)), Control()
+    guard = WatchStanding(Scripted(standings), is_held_out, settings, lambda _event, **_facts: None)
+    for step in range(1, len(standings) + 1):
+        policy.weight.data.fill_(step)
+        state.global_step = step
+        guard.on_step_end(None, state, control, policy)
+        if control.should_training_stop:
+            break
+    guard.on_train_end(None, state, control, policy)
+    return guard, policy
+
+
+def losses(*values: float) -> list[Standing]:
+    return [Standing(value, 0.5, 0.0, 0.0) for value in values]
+
+
+EACH_STEP = GuardSettings(eval_steps=1, patience=2)
+
+
+def test_it_stops_when_held_out_loss_only_gets_worse_and_keeps_the_best_weights() -> None:
+    guard, policy = run(losses(0.69, 0.60, 0.61, 0.62, 0.5), EACH_STEP)
+    assert policy.weight.item() == 2
+    assert guard.note == "stopped early at step 4: held-out loss was best at step 2 (0.6000, now 0.6200)"
+
+
+def test_a_better_evaluation_makes_it_patient_again() -> None:
+    guard, policy = run(losses(0.69, 0.60, 0.61, 0.59, 0.60), EACH_STEP)
+    assert (guard.note, policy.weight.item()) == (None, 4)
+
+
+def test_training_pairs_stop_nothing_early() -> None:
+    guard, policy = run(losses(0.5, 0.6, 0.7, 0.8), EACH_STEP, is_held_out=False)
+    assert (guard.note, policy.weight.item()) == (None, 4)
+
+
+def test_a_collapse_of_the_chosen_answers_aborts_with_the_number() -> None:
+    with pytest.raises(RuntimeError, match=r"at step 2 chosen answers are 3\.50 nats a token less likely"):
+        run([Standing(0.6, 0.9, -0.5, 0.5), Standing(0.5, 0.9, -3.5, 2.0)], EACH_STEP)
+
+
+def test_a_policy_that_leaves_the_drift_budget_is_taken_back_to_the_best_within_it() -> None:
+    drifting = [Standing(0.6 - n / 10, 0.9, 1.0 + n, 1.0 + n) for n in range(4)]
+    guard, policy = run(drifting, replace(EACH_STEP, max_drift=2.5))
+    assert policy.weight.item() == 2
+    assert "chosen answers lie 3.00 nats a token from the base (budget 2.5)" in guard.note
+
+
+def test_a_policy_that_was_never_within_the_budget_is_given_up() -> None:
+    with pytest.raises(RuntimeError, match="no earlier evaluation was within it"):
+        run([Standing(0.6, 0.9, 4.0, 4.0)] * 2, EACH_STEP)
+
+
+def test_watched_answers_that_are_no_numbers_abort() -> None:
+    with pytest.raises(RuntimeError, match="the watched answers' log-probs are no numbers"):
+        run([Standing(NAN, 0.5, NAN, NAN)], EACH_STEP)
+
+
+def test_a_resumed_guard_knows_what_it_knew() -> None:
+    settings, told = EACH_STEP, lambda _event, **_facts: None
+    first = WatchStanding(Scripted(losses(0.5, 0.6)), True, settings, told)
+    state, control, policy = State(9), Control(), Policy()
+    for state.global_step in (1, 2):
+        first.on_step_end(None, state, control, policy)
+    second = WatchStanding(Scripted(losses(0.7)), True, settings, told)
+    second.restore_state(json.loads(json.dumps(first.read_state())))
+    second.best_weights = first.best_weights
+    state.global_step = 3
+    second.on_step_end(None, state, control, policy)
+    assert control.should_training_stop
+    assert "best at step 1 (0.5000, now 0.7000)" in str(second.note)
+
+
+def test_a_round_with_few_held_out_pairs_says_that_nothing_stops_early(folder: Path, plan: RoundPlan) -> None:
+    write_plan(folder, replace(plan, guards=replace(GUARDS, min_holdout_pairs=13)))
+    assert reach_verdict(folder) == 0
+    [in_dpo, _in_kto] = events(folder, "no_early_stop")
+    assert in_dpo["says"] == "nothing stops early: 12 held-out pairs of 13 needed"
+    assert events(folder, "evaluation")
+
+
+def test_a_round_that_stops_early_says_so_and_hands_over_its_best_weights(
+    folder: Path, plan: RoundPlan
+) -> None:
+    trainer = replace(TRAINER, learning_rate=0.5, epochs=4, warmup=0.0, schedule="constant")
+    guards = replace(GUARDS, patience=1, eval_steps=1, max_collapse=0, max_drift=0)
+    write_plan(folder, replace(plan, trainer=trainer, guards=guards))
+    assert reach_verdict(folder) == 0
+    stopped = next(line for line in events(folder, "stopped_early") if line["stage"] == "dpo")
+    assert int(str(stopped["at_step"])) < 24
+    [restored] = [line for line in events(folder, "best_restored") if line["stage"] == "dpo"]
+    evaluations = [line for line in events(folder, "evaluation") if line["stage"] == "dpo"]
+    best = min(evaluations, key=lambda line: float(str(line["loss"])))
+    assert restored["at_step"] == best["at_step"]
+    assert "stopped early at step" in (folder / "candidate" / "README.md").read_text()
+
+
+def test_a_round_ends_at_its_time_limit_and_what_it_has_is_judged(folder: Path, plan: RoundPlan) -> None:
+    write_plan(folder, replace(plan, guards=replace(GUARDS, max_minutes=1e-6)))
+    assert reach_verdict(folder) == 0
+    assert [line["at_step"] for line in events(folder, "time_is_up")] == [1]
+    card = (folder / "candidate" / "README.md").read_text()
+    assert "stopped at step 1 of 6: max_minutes 1e-06 are over" in card
+    assert "skipped: no time was left for it" in card
+
+
+def test_a_clock_counts_what_an_earlier_process_spent() -> None:
+    clock = Clock(limit_s=100.0)
+    assert not clock.is_up
+    clock.add(100.0)
+    assert clock.is_up
+    assert not Clock(limit_s=0.0, spent_s=1e9).is_up
+
+
+def test_the_standing_of_an_unchanged_policy_is_that_of_its_reference(base: Any, settings: Any) -> None:
+    from trl.trainer.utils import add_fused_lm_head
+
+    from trainer.guarded import settle_policy
+    from trainer.qlora import start_policy
+
+    pairs = prepare_pairs(pair_rows(6), base.tokenizer, 256).rows
+    policy = settle_policy(start_policy(base.model, settings, None))
+    add_fused_lm_head(policy.get_base_model(), outputs=("log_probs",))
+    watched = Watched(pairs, base.tokenizer.pad_token_id, 0.1, 0.1)
+    watched.remember_start(policy)
+    standing = watched.measure(policy)
+    assert (standing.accuracy, standing.chosen_gain, standing.drift) == (0.5, 0.0, 0.0)
+    assert standing.loss == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_what_is_watched_is_held_out_when_there_is_enough_of_it(base: Any) -> None:
+    pairs = prepare_pairs(pair_rows(6), base.tokenizer, 256).rows
+    assert choose_watched(pairs[:4], pairs, 4, 3) == (pairs[:3], True)
+    assert choose_watched(pairs[:4], pairs, 5, 9) == (pairs[:5], False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"max_bad_steps": 0}, "max_bad_steps 0 must be at least 1"),
+        ({"max_drift": -1.0}, "max_drift -1.0 cannot be negative"),
+        ({"min_holdout_pairs": 1}, "min_holdout_pairs 1 must be at least 2"),
+        ({"min_holdout_pairs": 200}, "at most max_holdout_pairs 128"),
+    ],
+)
+def test_an_impossible_guard_is_refused_in_words(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadValue, match=says):
+        replace(GUARDS, **changes)
