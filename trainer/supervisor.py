@@ -26,6 +26,7 @@ from store.effective import QualitySettings
 from store.errors import BadValue, HeedError, StateConflict
 from store.policies import add_policy, live_version, mark_policy, next_version
 from store.records import RUNNING_STATES, Promotion, Round
+from store.replay import ReplaySettings
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
 from trainer.planner import TriggerSettings, explain, guards
@@ -74,6 +75,7 @@ class Plan:
     triggers: TriggerSettings
     rounds: RoundSettings
     quality: QualitySettings = field(default_factory=QualitySettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
 
 
 class RoundSupervisor:
@@ -100,6 +102,7 @@ class RoundSupervisor:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled_by: dict[str, str] = {}
+        self._from_scratch: set[str] = set()
         self._watcher: threading.Thread | None = None
         self._is_closing = False
 
@@ -125,8 +128,11 @@ class RoundSupervisor:
         held = [c.name for c in why.conditions if c.kind == "trigger" and c.holds]
         return self.start(trigger=", ".join(held))
 
-    def start(self, trigger: str, without: Sequence[str] = ()) -> Round:
+    def start(self, trigger: str, without: Sequence[str] = (), fresh: bool = False) -> Round:
         """Start a round now, without the labels of some people (their ids).
+
+        A `fresh` one, and one without somebody, trains a new adapter on all labels whatever the settings say:
+        the live adapter has learned from what is to be left out.
 
         StateConflict when one runs, BadValue when another guard fails, NotFound for an unknown person.
         """
@@ -135,7 +141,10 @@ class RoundSupervisor:
                 raise (StateConflict if guard.name == "none_running" else BadValue)(
                     f"no round was started: {guard.says}"
                 )
+        trigger = f"{trigger}, from scratch" if fresh else trigger
         started = create_round(self._store, trigger, live_version(self._store), without)
+        if fresh or without:
+            self._from_scratch.add(started.round_id)
         # The snapshot can take seconds: the watcher takes it, and the caller gets the queued round at once.
         self._watcher = threading.Thread(
             target=self._run, args=(started,), name=f"round-{started.round_id}", daemon=True
@@ -210,12 +219,17 @@ class RoundSupervisor:
         advance_round(self._store, round_id, "preparing")
         directory = self.folder / round_id
         directory.mkdir(parents=True)
+        trainer, replay = self._plan.trainer, self._plan.replay
+        if round_id in self._from_scratch:
+            trainer = dataclasses.replace(trainer, start="fresh", reference="base")
+            replay = dataclasses.replace(replay, mode="all")
         snapshot = write_snapshot(
             self._store,
             directory / "snapshot",
             holdout_share=self._plan.rounds.holdout_share,
             quality=self._plan.quality,
             without=started.without,
+            replay=replay.resolve(trainer.start),
         )
         version = next_version(self._store)
         advance_round(
@@ -235,7 +249,7 @@ class RoundSupervisor:
             "live_adapter": str(live_adapter) if live_adapter else None,
             "threads": self._plan.rounds.threads,
             "base": dataclasses.asdict(self._plan.base),
-            "trainer": dataclasses.asdict(self._plan.trainer),
+            "trainer": dataclasses.asdict(trainer),
             "gate": dataclasses.asdict(self._plan.gate),
         }
         (directory / "round.json").write_text(json.dumps(plan, indent=2) + "\n", "utf-8")
