@@ -141,7 +141,9 @@ def _hand_over(settings: ServeSettings, parts: Parts) -> Services:
         canary=canary,
         route=canary.route,
         rated=canary.rated,
-        start_round=lambda actor, without=(): supervisor.start(f"by hand: {actor}", without),
+        start_round=lambda actor, without=(), fresh=False: supervisor.start(
+            f"by hand: {actor}", without, fresh
+        ),
         cancel_round=supervisor.cancel,
         explain_round=lambda: explain(store, triggers),
         read_progress=supervisor.read_progress,

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -53,6 +54,26 @@ def back_up(argv: list[str]) -> None:
     with contextlib.closing(Store.open(args.data)) as store:
         made = backup.back_up(store, args.folder)
     print(f"event {made.seq} and all before it are in {made.folder}; the copy was opened and compared")
+
+
+def rebuild_snapshot(argv: list[str]) -> None:
+    """Write a round's snapshot again from the journal alone and compare; exits with 1 when they differ."""
+    parser = argparse.ArgumentParser(prog="app.py rebuild-snapshot", description=rebuild_snapshot.__doc__)
+    parser.add_argument("round_id", metavar="ROUND")
+    parser.add_argument("--out", type=Path, help="keep the new one here, a folder that does not exist yet")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder (default: data)")
+    args = parser.parse_args(argv)
+    from store.rebuilding import rebuild_round
+
+    with tempfile.TemporaryDirectory() as scratch:
+        made = rebuild_round(args.data, args.round_id, args.out or Path(scratch) / "snapshot")
+    print(
+        f"event {made.report.seq} and all before it gave {made.report.num_pairs} pairs,"
+        f" {made.report.num_ratings} ratings and {made.report.num_holdout} held-out pairs"
+    )
+    if made.differing:
+        stop(f"not the round's snapshot: {', '.join(made.differing)} differ")
+    print(f"byte for byte the round's snapshot: {made.report.sha256}")
 
 
 def judge(argv: list[str]) -> None:
@@ -167,6 +188,7 @@ OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "add-person": add_person,
     **DATA_COMMANDS,
     "backup": back_up,
+    "rebuild-snapshot": rebuild_snapshot,
     "judge": judge,
     "erase-person": erase_person,
     "sweep": sweep,

@@ -34,6 +34,7 @@ from store.canary_settings import CanarySettings
 from store.effective import QualitySettings
 from store.errors import BadValue
 from store.queue_settings import QueueSettings
+from store.replay import ReplaySettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import GateSettings, GuardSettings, TrainerSettings, starter_settings
@@ -76,6 +77,7 @@ RoundSection = section(RoundSettings)
 RolloutSection = section(RolloutSettings)
 BatchSection = section(BatchSettings)
 QualitySection = section(QualitySettings)
+ReplaySection = section(ReplaySettings)
 CanarySection = section(CanarySettings)
 JudgeSection = section(JudgeSettings)
 AnnotationSection = section(AnnotationSettings)
@@ -162,6 +164,7 @@ class ServeSettings(BaseSettings):
     batch: BatchSection = BatchSection()  # type: ignore[valid-type]
     rollout: RolloutSection = RolloutSection()  # type: ignore[valid-type]
     quality: QualitySection = QualitySection()  # type: ignore[valid-type]
+    replay: ReplaySection = ReplaySection()  # type: ignore[valid-type]
     canary: CanarySection = CanarySection()  # type: ignore[valid-type]
     judge: JudgeSection = JudgeSection()  # type: ignore[valid-type]
     annotation: AnnotationSection = AnnotationSection()  # type: ignore[valid-type]
@@ -274,6 +277,7 @@ class ServeSettings(BaseSettings):
             ),
             rounds=RoundSettings(**self.rounds.model_dump()),  # type: ignore[attr-defined]
             quality=self.qualities(),
+            replay=ReplaySettings(**self.replay.model_dump()),  # type: ignore[attr-defined]
         )
 
     def _trainer(self) -> TrainerSettings:

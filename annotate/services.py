@@ -96,9 +96,12 @@ class Sample(Protocol):
 
 
 class StartRound(Protocol):
-    """Starts a round in somebody's name, without the labels of some people (their ids)."""
+    """Starts a round in somebody's name, without the labels of some people (their ids).
 
-    def __call__(self, actor: str, without: Sequence[str] = ()) -> Round: ...
+    A `fresh` one trains a new adapter on all labels, whatever the settings say.
+    """
+
+    def __call__(self, actor: str, without: Sequence[str] = (), fresh: bool = False) -> Round: ...
 
 
 class CanaryDesk(Protocol):

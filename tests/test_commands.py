@@ -10,6 +10,8 @@ from commands import OFFLINE
 from store.database import Store
 from store.errors import BadValue, NotFound
 from store.people import add_person, read_people
+from store.snapshots import write_snapshot
+from tests.trainer.labelled import judge_pairs
 
 
 @pytest.fixture
@@ -46,3 +48,22 @@ def test_erasing_with_yes_asks_nothing_and_an_unknown_name_is_told(data: Path) -
     OFFLINE["erase-person"](["Ann", "--yes", "--mode", "pseudonymise", "--data", str(data)])
     (name,) = names(data)
     assert name.startswith("erased ")
+
+
+def test_a_snapshot_is_rebuilt_and_compared_with_the_rounds_own(
+    data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = Store.open(data)
+    judge_pairs(store, 3)
+    snapshot = data / "rounds" / "rd_1" / "snapshot"
+    sha256 = write_snapshot(store, snapshot, 0.0).sha256
+    judge_pairs(store, 2, name="bob")
+    store.close()
+    OFFLINE["rebuild-snapshot"](["rd_1", "--data", str(data), "--out", str(tmp_path / "again")])
+    said = capsys.readouterr().out
+    assert "gave 3 pairs" in said
+    assert f"byte for byte the round's snapshot: {sha256}" in said
+    (snapshot / "pairs.parquet").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        OFFLINE["rebuild-snapshot"](["rd_1", "--data", str(data)])
+    assert "not the round's snapshot: pairs.parquet differ" in capsys.readouterr().err

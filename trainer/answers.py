@@ -85,6 +85,8 @@ def _chosen(pair: PairRow) -> RatingRow:
 class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
     """The library's SFT trainer with a weight for each row."""
 
+    loss_is_scaled_for_ga = False  # a mean over the batch, which the library divides when it accumulates
+
     def compute_loss(
         self,
         model: Any,
@@ -99,8 +101,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         is_answer = inputs["labels"][:, 1:] != -100  # (batch, seq - 1)
         logps = (outputs.log_probs * is_answer).sum(1) / is_answer.sum(1)
         loss: torch.Tensor = -(logps * weight).mean()
-        # The library would divide a loss by the steps it accumulates only if it knew nothing of tokens.
-        return loss / self.args.gradient_accumulation_steps if self.model.training else loss
+        return loss
 
 
 class AnswerCollator:

@@ -26,9 +26,10 @@ Row = TypeVar("Row", bound=Labelled)
 def mix_classes(rows: Sequence[Row], batch_size: int, seed: int) -> list[Row]:
     """Spread both classes evenly over the whole order, equal prompts in different batches where possible.
 
-    The library reads KTO rows in stored order and would see all desirable ones first, and learn nothing. In
-    any run of k rows a class has less than one row more or fewer than k times its share, plus one. No
-    exchange of two rows of one class leaves fewer equal prompts in a batch.
+    The library reads KTO rows in stored order and would see all desirable ones first, and learn nothing. A
+    class has less than one row more or fewer than its share of any run of rows: a batch lacks a class only
+    where that class's share of it is below one row. No exchange of two rows of one class leaves fewer equal
+    prompts in a batch.
     """
     rng = random.Random(seed)
     queues = {label: [row for row in rows if row.desirable is label] for label in (True, False)}

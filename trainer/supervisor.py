@@ -26,6 +26,7 @@ from store.effective import QualitySettings
 from store.errors import BadValue, HeedError, StateConflict
 from store.policies import live_version, next_version
 from store.records import RUNNING_STATES, Promotion, Round, RoundState
+from store.replay import ReplaySettings
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
 from trainer.adopting import copy_round, read_snapshot_report
@@ -94,6 +95,7 @@ class Plan:
     rounds: RoundSettings
     quality: QualitySettings = field(default_factory=QualitySettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
 
 
 class RoundSupervisor:
@@ -120,6 +122,7 @@ class RoundSupervisor:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled_by: dict[str, str] = {}
+        self._from_scratch: set[str] = set()
         self._watcher: threading.Thread | None = None
         self._is_closing = False
         self._reader = ProgressReader()
@@ -155,8 +158,11 @@ class RoundSupervisor:
         held = [c.name for c in why.conditions if c.kind == "trigger" and c.holds]
         return self.start(trigger=", ".join(held))
 
-    def start(self, trigger: str, without: Sequence[str] = ()) -> Round:
+    def start(self, trigger: str, without: Sequence[str] = (), fresh: bool = False) -> Round:
         """Start a round now, without the labels of some people (their ids).
+
+        A `fresh` one, and one without somebody, trains a new adapter on all labels whatever the settings say:
+        the live adapter has learned from what is to be left out.
 
         StateConflict when one runs, BadValue when another guard fails, NotFound for an unknown person.
         """
@@ -165,7 +171,10 @@ class RoundSupervisor:
                 raise (StateConflict if guard.name == "none_running" else BadValue)(
                     f"no round was started: {guard.says}"
                 )
+        trigger = f"{trigger}, from scratch" if fresh else trigger
         started = create_round(self._store, trigger, live_version(self._store), without)
+        if fresh or without:
+            self._from_scratch.add(started.round_id)
         # The snapshot can take seconds: the watcher takes it, and the caller gets the queued round at once.
         self._start_watcher(started, self._prepare)
         return started
@@ -309,12 +318,17 @@ class RoundSupervisor:
         advance_round(self._store, round_id, "preparing")
         directory = self.folder / round_id
         directory.mkdir(parents=True)
+        trainer, replay = self._plan.trainer, self._plan.replay
+        if round_id in self._from_scratch:
+            trainer = dataclasses.replace(trainer, start="fresh", reference="base")
+            replay = dataclasses.replace(replay, mode="all")
         snapshot = write_snapshot(
             self._store,
             directory / "snapshot",
             holdout_share=self._plan.rounds.holdout_share,
             quality=self._plan.quality,
             without=started.without,
+            replay=replay.resolve(trainer.start),
         )
         version = next_version(self._store)
         advance_round(
@@ -334,7 +348,7 @@ class RoundSupervisor:
             "live_adapter": str(live_adapter) if live_adapter else None,
             "threads": self._plan.rounds.threads,
             "base": dataclasses.asdict(self._plan.base),
-            "trainer": dataclasses.asdict(self._plan.trainer),
+            "trainer": dataclasses.asdict(trainer),
             "gate": dataclasses.asdict(self._plan.gate),
             "guards": dataclasses.asdict(self._plan.guards),
         }

@@ -18,9 +18,10 @@ routes = APIRouter(prefix="/v1/rounds", tags=["rounds"])
 
 
 class StartBody(Body):
-    """Whose labels to leave out of this round, by person id."""
+    """Whose labels to leave out of this round, by person id; `fresh` trains a new adapter on all labels."""
 
     without: list[ShortText] = Field(default=[], max_length=1000)
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,10 @@ def explain_round(services: Given, _person: Admin) -> Why:
 
 @routes.post("", status_code=201)
 def start_round(services: Given, person: Admin, body: StartBody | None = None) -> Round:
-    """Start a round now, without the labels of some people if asked; 409 names the one that is running."""
-    return services.start_round(person.name, (body or StartBody()).without)
+    """Start a round now, without the labels of some people or from scratch if asked; 409 names the one that
+    is running."""
+    body = body or StartBody()
+    return services.start_round(person.name, body.without, body.fresh)
 
 
 @routes.get("/{round_id}")

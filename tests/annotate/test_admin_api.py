@@ -58,7 +58,7 @@ def test_why_a_round_does_not_start_is_told_in_full(store: Store, people: dict[s
 def round_client(store: Store) -> Iterator[tuple[TestClient, Round]]:
     running = create_round(store, "by hand", "v0")
 
-    def start(actor: str, without: Sequence[str] = ()) -> Round:  # noqa: ARG001
+    def start(actor: str, without: Sequence[str] = (), fresh: bool = False) -> Round:  # noqa: ARG001
         raise StateConflict(f"round {running.round_id} is running; {actor} cannot start another")
 
     services = make_services(

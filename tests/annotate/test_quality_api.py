@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from store.database import Store
 from store.people import Credentials, add_person
 from store.records import Round
-from store.rounds import create_round
+from store.rounds import advance_round, create_round
 from tests.annotate.conftest import TaskMaker, bearer, open_client
 from tests.fakes import make_services
 
@@ -85,18 +85,20 @@ def test_quality_is_shown_to_admins_alone(
 
 
 def test_a_round_without_somebody_is_asked_for_by_id(store: Store, people: dict[str, Credentials]) -> None:
-    asked: list[Sequence[str]] = []
+    asked: list[tuple[Sequence[str], bool]] = []
 
-    def start(actor: str, without: Sequence[str] = ()) -> Round:
-        asked.append(without)
-        return create_round(store, actor, "v0", without)
+    def start(actor: str, without: Sequence[str] = (), fresh: bool = False) -> Round:
+        asked.append((without, fresh))
+        started = create_round(store, actor, "v0", without)
+        return advance_round(store, started.round_id, "cancelled")
 
     someone = people["annotator"].person.person_id
     with open_client(make_services(store, start_round=start)) as client:
         reply = client.post("/v1/rounds", json={"without": [someone]}, headers=bearer(people["admin"]))
         assert (reply.status_code, reply.json()["without"]) == (201, [someone])
+        client.post("/v1/rounds", json={"fresh": True}, headers=bearer(people["admin"]))
         wrong = client.post("/v1/rounds", json={"persons": []}, headers=bearer(people["admin"]))
         assert wrong.status_code >= 400
         versions = client.get(f"/v1/people/{someone}/versions", headers=bearer(people["admin"]))
         assert versions.json() == []
-    assert asked == [[someone]]
+    assert asked == [([someone], False), ([], True)]

@@ -217,7 +217,7 @@ SERVING = EngineStats(
 def serve(store: Store, port: int) -> None:
     """Answer on 127.0.0.1 until interrupted."""
 
-    def start(actor: str, without: Sequence[str] = ()) -> Round:
+    def start(actor: str, without: Sequence[str] = (), fresh: bool = False) -> Round:  # noqa: ARG001
         made = create_round(store, f"by hand ({actor})", live_version(store), without)
         for state in ("preparing", "training"):
             made = advance_round(store, made.round_id, state, version="v3", num_pairs=43, num_ratings=12)

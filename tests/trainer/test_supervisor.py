@@ -64,7 +64,7 @@ SCRIPTS = {
 class Bench:
     """A supervisor whose round process is a script that the test chooses."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, trainer: TrainerSettings | None = None) -> None:
         self.store = store
         self.script = folder / "round.py"
         self.published: list[str] = []
@@ -72,12 +72,13 @@ class Bench:
         self.rounds = RoundSettings(
             launch=(sys.executable, str(self.script)), stop_grace_s=0.5, silence_limit_s=2.0, nice=0
         )
+        self.trainer = trainer or TrainerSettings()
         self.restart()
 
     def restart(self, **changes: Any) -> None:
         """The supervisor of a service that has just started, with some settings changed."""
         rounds = dataclasses.replace(self.rounds, **changes)
-        plan = Plan(BaseModel("nowhere"), TrainerSettings(), GateSettings(), TRIGGERS, rounds)
+        plan = Plan(BaseModel("nowhere"), self.trainer, GateSettings(), TRIGGERS, rounds)
         self.supervisor = RoundSupervisor(self.store, plan, self._publish, self._promote, lambda _: None)
 
     def _publish(self, candidate: Path, version: str) -> str:
@@ -302,6 +303,30 @@ def test_a_progress_line_still_being_written_is_left_for_next_time(bench: Bench)
     path = bench.supervisor.folder / done.round_id / "progress.jsonl"
     path.write_text(json.dumps({"stage": "dpo", "step": 1}) + '\n{"stage": "dp')
     assert bench.supervisor.read_progress(done.round_id) == [{"stage": "dpo", "step": 1}]
+
+
+@pytest.mark.parametrize(
+    ("ask", "start", "mode"),
+    [({}, "previous", "equal"), ({"fresh": True}, "fresh", "all"), ({"without": ["bob"]}, "fresh", "all")],
+)
+def test_a_round_from_scratch_trains_a_new_adapter_on_every_label_whatever_the_settings_say(
+    bench: Bench, tmp_path: Path, ask: dict[str, Any], start: str, mode: str
+) -> None:
+    store = bench.store
+    bench = Bench(store, tmp_path, TrainerSettings(start="previous", reference="previous"))
+    judge_pairs(store, 3, name="bob")
+    bench.script.write_text(SCRIPTS["promote"])
+    people = {person.name: person.person_id for person in read_people(store)}
+    ask = ask | ({"without": [people["bob"]]} if "without" in ask else {})
+    started = bench.supervisor.start("test", **ask)
+    bench.supervisor.wait()
+    folder = bench.supervisor.folder / started.round_id
+    trainer = json.loads((folder / "round.json").read_text("utf-8"))["trainer"]
+    assert trainer["start"] == start
+    assert trainer["reference"] == ("base" if start == "fresh" else "previous")
+    report = json.loads((folder / "snapshot" / "report.json").read_text("utf-8"))
+    assert report["recipe"]["replay"]["mode"] == mode
+    assert ("from scratch" in started.trigger) == ("fresh" in ask)
 
 
 def test_a_round_can_leave_a_person_out_and_remembers_whom(bench: Bench) -> None:
