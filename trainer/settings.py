@@ -8,6 +8,7 @@ model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from store.errors import BadValue
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -41,6 +43,7 @@ class TrainerSettings:
     compares with, the adapter that is live. `label_smoothing` is cDPO's share of flipped labels; `sft_weight`
     is how much of the chosen answer's mean negative log-likelihood is added to each pair's loss. `max_steps`
     ends DPO earlier than `epochs` would (0: it does not), so that many labels are not learned by heart.
+    `report_to` names trackers that are told of every step too: tensorboard, wandb, trackio.
     """
 
     __pydantic_config__ = _STRICT
@@ -71,6 +74,7 @@ class TrainerSettings:
     logging_steps: int = 1
     seed: int = 0
     processes: int = 1
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         positive = (
@@ -90,6 +94,7 @@ class TrainerSettings:
             raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
         if not 0.0 <= self.warmup < 1.0:
             raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 of the steps")
+        check_trackers(self.report_to)
         if self.kto_batch_size < 2:
             raise BadValue(
                 f"trainer kto_batch_size {self.kto_batch_size} must be at least 2: KTO compares rows"
@@ -98,6 +103,15 @@ class TrainerSettings:
             raise BadValue(
                 "trainer reference 'previous' needs start 'previous': a fresh adapter starts at the base"
             )
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """BadValue for a tracker that is unknown or not installed, before a round finds out."""
+    for name in names:
+        if name not in TRACKERS:
+            raise BadValue(f"trainer report_to {name!r} is unknown; known: {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise BadValue(f"trainer report_to {name!r} needs its package: pip install {name}")
 
 
 def starter_settings() -> TrainerSettings:
