@@ -33,7 +33,7 @@ def shared_arguments(
         "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,  # a NaN loss must show as one
         "save_strategy": "no",
-        "report_to": "none",
+        "report_to": list(settings.report_to) or "none",
         "disable_tqdm": True,
         "seed": settings.seed,
         "data_seed": settings.seed,

@@ -8,6 +8,7 @@ model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from store.errors import BadValue
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 LossName = Literal[
@@ -63,6 +65,7 @@ class TrainerSettings:
 
     `order` is that of DPO and KTO. `sft_epochs` above 0 puts supervised fine-tuning before both: on the
     answers people wrote, or with `sft_on` chosen on every answer somebody chose or liked.
+    `report_to` names trackers that are told of every step too: tensorboard, wandb, trackio.
     """
 
     __pydantic_config__ = _STRICT
@@ -102,6 +105,7 @@ class TrainerSettings:
     logging_steps: int = 1
     seed: int = 0
     processes: int = 1
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         positive = (
@@ -124,6 +128,7 @@ class TrainerSettings:
             raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
         if not 0.0 <= self.warmup < 1.0:
             raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 of the steps")
+        check_trackers(self.report_to)
         if self.kto_batch_size < 2 and self.rating_loss == "kto":
             raise BadValue(
                 f"trainer kto_batch_size {self.kto_batch_size} must be at least 2: KTO compares rows"
@@ -152,6 +157,15 @@ class TrainerSettings:
         if self.batch_size < 2 and (self.loss == "aot" or self.wpo):
             name = "loss 'aot'" if self.loss == "aot" else "wpo"
             raise BadValue(f"trainer {name} compares the pairs of a batch: batch_size must be at least 2")
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """BadValue for a tracker that is unknown or not installed, before a round finds out."""
+    for name in names:
+        if name not in TRACKERS:
+            raise BadValue(f"trainer report_to {name!r} is unknown; known: {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise BadValue(f"trainer report_to {name!r} needs its package: pip install {name}")
 
 
 def starter_settings() -> TrainerSettings:
