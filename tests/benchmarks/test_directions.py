@@ -68,7 +68,18 @@ def test_an_unknown_method_is_named_with_those_there_are(capsys: pytest.CaptureF
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_a_short_run_prints_a_table_and_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--only", "cdpo;kto", "--pairs", "24", "--heldout-pairs", "8", "--answers", "8", "--visits", "24"]
+    small = [
+        "--only",
+        "cdpo;kto",
+        "--pairs",
+        "24",
+        "--heldout-pairs",
+        "8",
+        "--answers",
+        "8",
+        "--visits",
+        "24",
+    ]
     assert main(small) == 0
     *table, last = capsys.readouterr().out.strip().splitlines()
     assert [line.split("|")[1].strip() for line in table] == ["", "---", "base", "cdpo", "kto"]
