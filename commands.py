@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from data_commands import DATA_COMMANDS
+from training_commands import TRAINING_COMMANDS
 
 if TYPE_CHECKING:
     from settings import ServeSettings
@@ -130,4 +131,5 @@ OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "backup": back_up,
     "judge": judge,
     "erase-person": erase_person,
+    **TRAINING_COMMANDS,
 }

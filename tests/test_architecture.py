@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("store", "annotate", "serving", "trainer")
-FRONT = ("app", "building", "commands", "data_commands", "metrics", "settings")
+FRONT = ("app", "building", "commands", "data_commands", "metrics", "settings", "training_commands")
 MAY_IMPORT = {
     "store": set[str](),
     "annotate": {"store"},

@@ -15,7 +15,13 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from trainer.guards import SkipNonFiniteSteps
-from trainer.library import check_processes, shared_arguments
+from trainer.library import (
+    add_reference,
+    check_processes,
+    must_wait_with_reference,
+    share_rows,
+    shared_arguments,
+)
 from trainer.preferences import RatingSet
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
@@ -96,15 +102,18 @@ def build_rating_trainer(
     arguments = shared_arguments(
         settings, folder, settings.kto_learning_rate, settings.kto_epochs, settings.kto_batch_size
     )
+    waits = must_wait_with_reference(arguments, settings)
+    config = KTOConfig(
+        **arguments,
+        desirable_weight=ratings.desirable_weight,
+        undesirable_weight=ratings.undesirable_weight,
+        train_sampling_strategy="sequential",  # the order is ours
+    )
+    rows = rating_dataset(ratings, settings.kto_batch_size)
     trainer = RatingTrainer(
         model=start.model,
-        args=KTOConfig(
-            **arguments,
-            desirable_weight=ratings.desirable_weight,
-            undesirable_weight=ratings.undesirable_weight,
-            train_sampling_strategy="sequential",  # the order is ours
-        ),
-        train_dataset=rating_dataset(ratings, settings.kto_batch_size),
+        args=config,
+        train_dataset=share_rows(rows, config, folder / "work" / "kto"),
         data_collator=WeightedCollator(DataCollatorForUnpairedPreference(tokenizer.pad_token_id)),
         processing_class=tokenizer,
         peft_config=start.peft_config,
@@ -112,6 +121,8 @@ def build_rating_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
+    if waits:
+        add_reference(trainer)
     settle_weights(trainer.model, start.weights)
     return trainer
 

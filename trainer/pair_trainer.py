@@ -5,6 +5,7 @@ With `flip` 0 and `weight` 1 the loss is the library's sigmoid loss to five deci
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         columns = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
         lengths = [len(p) + len(c) + len(r) for p, c, r in zip(*columns, strict=True)]
         generator = torch.Generator().manual_seed(self.args.data_seed)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
+        # A step's rows, dealt out to the processes in turn, are the same rows however many processes there are.
+        rows_a_step = self.args.train_batch_size * self.args.world_size
+        return LengthGroupedSampler(rows_a_step, lengths=lengths, generator=generator)
 
     def _forward(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, torch.Tensor, torch.Tensor]:
         """The head's per-token outputs, and which positions predict chosen and rejected tokens: (batch, seq -
@@ -46,9 +49,13 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def compute_ref_log_probs(
         self, model: Any, inputs: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs of chosen and rejected under the "ref" adapter if there is one, else under the base."""
+        """Log-probs of chosen and rejected under the reference: a model of its own where the whole model
+        trains, else the "ref" adapter if there is one, else the base."""
         policy = self.accelerator.unwrap_model(self.model)
-        reference = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
+        if self.ref_model is not None:
+            reference: Any = nullcontext()
+        else:
+            reference = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
         unchecked = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), unchecked, reference, self.accelerator.autocast():
             outputs, chosen, rejected = self._forward(model, inputs)
