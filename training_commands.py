@@ -68,7 +68,7 @@ def _training_shape(args: argparse.Namespace, device: str) -> TrainingShape:
 
 
 def tell_plan(model: ModelShape, training: TrainingShape, available: int) -> str:
-    """The plan as text: its lines and their sum in GiB, whether it fits into `available` bytes, what helps."""
+    """The plan as text: its lines and sum in GiB, whether it fits into `available` bytes, what helps."""
     from trainer.memory import GIB, naive_logits_bytes, plan_memory, tile_bytes, total_bytes, ways_to_save
 
     total = total_bytes(model, training)
@@ -89,7 +89,9 @@ def tell_plan(model: ModelShape, training: TrainingShape, available: int) -> str
         lines.append(f"  {size / GIB:8.2f} GiB  {says}{', fits' if size <= available else ''}")
         if size <= available:
             return "\n".join(lines)
-    return "\n".join([*lines, "none of it is enough: more memory, a smaller model, or a base split over several"])
+    return "\n".join(
+        [*lines, "none of it is enough: more memory, a smaller model, or a base split over several"]
+    )
 
 
 def _find_memory(gpu_gib: float | None) -> tuple[str, int]:
@@ -153,8 +155,7 @@ def _whole_settings(args: argparse.Namespace) -> TrainerSettings:
 
     suited = TrainerSettings() if args.model else starter_settings()
     suited = replace(suited, learning_rate=suited.learning_rate / 100)
-    names = "beta learning_rate sft_weight epochs batch_size max_length max_steps seed optimizer".split()
-    asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    asked = {name: value for name, value in vars(args).items() if value is not None and hasattr(suited, name)}
     return replace(suited, **asked)
 
 
@@ -162,7 +163,9 @@ def _whole_settings(args: argparse.Namespace) -> TrainerSettings:
 def _snapshot(args: argparse.Namespace) -> Iterator[Path]:
     if args.snapshot is not None:
         if not (args.snapshot / "pairs.parquet").is_file():
-            raise BadValue(f"{args.snapshot} holds no pairs.parquet; a round's directory has a snapshot/ folder")
+            raise BadValue(
+                f"{args.snapshot} holds no pairs.parquet; a round's directory has a snapshot/ folder"
+            )
         yield args.snapshot
         return
     from store.database import Store

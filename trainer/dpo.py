@@ -70,7 +70,9 @@ def build_pair_trainer(
         model=start.model,
         ref_model=start.reference_model,
         args=config,
-        train_dataset=share_rows(pair_dataset(rows, settings.label_smoothing), config, folder / "work" / "dpo"),
+        train_dataset=share_rows(
+            pair_dataset(rows, settings.label_smoothing), config, folder / "work" / "dpo"
+        ),
         data_collator=SharedPromptCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=start.peft_config,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed import barrier, destroy_process_group, is_initialized
 
 from trainer.settings import TrainerSettings
 
@@ -45,6 +46,7 @@ def shared_arguments(
         "bf16": on_cuda,
         "activation_checkpointing": uses_checkpointing(settings.checkpointing, on_cuda),
         "dataloader_pin_memory": on_cuda,
+        "ddp_find_unused_parameters": False,  # every adapter weight has a part in every step
     }
     if settings.sharding == "zero3":
         arguments["deepspeed"] = str(Path(__file__).parent / "launch" / "zero3.json")
@@ -97,3 +99,10 @@ def check_processes(trainer: Any, settings: TrainerSettings) -> None:
         raise RuntimeError(
             f"training runs in {running} processes instead of {settings.processes}: check the launcher"
         )
+
+
+def leave_group() -> None:
+    """Part from the other processes of a launcher, once all of them are done training."""
+    if is_initialized():
+        barrier()
+        destroy_process_group()

@@ -1,4 +1,4 @@
-"""Reads a model's shape off its config: the model is built on the meta device, where weights take no memory."""
+"""Reads a model's shape off its config: it is built on the meta device, where weights take no memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.memory import ModelShape
 
 
 def read_shape(path: Path) -> ModelShape:
-    """The shape of a model folder, or of a file that holds a config.json's fields. BadValue when it has none."""
+    """The shape of a model folder, or of a file with a config.json's fields. BadValue when it has none."""
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
         raise BadValue(f"{path} is neither a model folder nor a config file; a config.json is all it takes")

@@ -33,7 +33,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         columns = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
         lengths = [len(p) + len(c) + len(r) for p, c, r in zip(*columns, strict=True)]
         generator = torch.Generator().manual_seed(self.args.data_seed)
-        # A step's rows, dealt out to the processes in turn, are the same rows however many processes there are.
+        # A step's rows, dealt out to the processes in turn, are the same however many processes there are.
         rows_a_step = self.args.train_batch_size * self.args.world_size
         return LengthGroupedSampler(rows_a_step, lengths=lengths, generator=generator)
 

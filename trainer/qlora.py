@@ -129,6 +129,8 @@ def _nf4(dtype: torch.dtype) -> Any:
 
 def place_base(quantization: str, sharding: Sharding) -> dict[str, Any]:
     """Where the base goes: this process's own GPU, or a share of it in each process."""
+    if sharding == "zero3" and not torch.cuda.is_available():
+        raise BadValue("sharding zero3 needs CUDA: on a CPU DeepSpeed is not counted as several processes")
     if sharding == "fsdp2":
         if quantization == "nf4":
             raise BadValue("sharding fsdp2 cannot split 4-bit weights; choose quantization none")

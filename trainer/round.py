@@ -37,6 +37,7 @@ EAGER_OOM_SCORE = 800
 def run_round(folder: Path, plan: RoundPlan) -> None:
     """Train the candidate of one round and judge it. Raises when no verdict can be reached."""
     from trainer.gate import run_gate
+    from trainer.library import leave_group
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
     from trainer.probes import choose_prompts
     from trainer.progress import ProgressLog
@@ -50,7 +51,7 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
     progress = ProgressLog(folder / "progress.jsonl" if is_first_process() else Path(os.devnull))
     progress.start("prepare")
     settings, snapshot = plan.trainer, folder / "snapshot"
-    base = load_base(plan.base)
+    base = load_base(plan.base, settings.sharding)
     live = check_live_adapter(plan, base.fingerprint)
     logger.info("base %s is loaded (%s, %s)", base.name, base.quantization, base.dtype)
 
@@ -69,11 +70,14 @@ def run_round(folder: Path, plan: RoundPlan) -> None:
         log_notices(name, notices)
 
     policy, stages = train(folder, plan, base, live, pairs, ratings, progress)
+    leave_group()
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
     save_adapter(policy, draft)
     policy.unload()  # the gate measures the files, not what happens to be in memory
+    if settings.sharding != "none":
+        base = load_base(plan.base)  # the others have left: a share of the base answers nothing
 
     progress.start("evaluate")
     asked = [row.messages for row in (*holdout_rows, *pair_rows)] + [row.messages for row in rating_rows]

@@ -146,7 +146,8 @@ def check_sharing(processes: int, sharding: Sharding, batch_size: int, kto_batch
         raise BadValue(f"trainer batch_size {batch_size} cannot be shared out to {processes} processes")
     if kto_batch_size % processes or kto_batch_size // processes < 2:
         raise BadValue(
-            f"trainer kto_batch_size {kto_batch_size} gives {processes} processes no equal shares of 2 or more"
+            f"trainer kto_batch_size {kto_batch_size} gives {processes} processes no equal shares of 2 or"
+            " more"
         )
 
 

@@ -29,7 +29,14 @@ from store.records import RUNNING_STATES, Promotion, Round
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
 from trainer.planner import TriggerSettings, explain, guards
-from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
+from trainer.round_process import (
+    check_launch,
+    explain_exit,
+    round_command,
+    round_environment,
+    signal_group,
+    stop,
+)
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -68,6 +75,9 @@ class Plan:
     triggers: TriggerSettings
     rounds: RoundSettings
     quality: QualitySettings = field(default_factory=QualitySettings)
+
+    def __post_init__(self) -> None:
+        check_launch(self.rounds.launch, self.trainer.processes)
 
 
 class RoundSupervisor:

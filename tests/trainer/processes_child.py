@@ -21,11 +21,11 @@ from trainer.settings import BaseModel, TrainerSettings
 
 def pair_trainer(base: LoadedBase, settings: TrainerSettings, count: int, folder: Path) -> Any:
     """Every third pair is half as heavy again, so that a mean that forgets the weights shows."""
-    rows = [
-        row for i in range(count) for row in pair_rows(1, seed=i, weight=1.5 if i % 3 == 0 else 0.75)
-    ]
+    rows = [row for i in range(count) for row in pair_rows(1, seed=i, weight=1.5 if i % 3 == 0 else 0.75)]
     pairs = prepare_pairs(rows, base.tokenizer, 256).rows
-    return build_pair_trainer(start_policy(base.model, settings, None), base.tokenizer, pairs, settings, folder)
+    return build_pair_trainer(
+        start_policy(base.model, settings, None), base.tokenizer, pairs, settings, folder
+    )
 
 
 def rating_trainer(base: LoadedBase, settings: TrainerSettings, count: int, folder: Path) -> Any:
@@ -43,11 +43,14 @@ def run(job: dict[str, Any], folder: Path) -> None:
     trainer = build(base, settings, job["count"], folder / job["name"])
     trainer.train()
     weights = {name: tensor.clone() for name, tensor in read_weights(trainer.model).items()}
-    held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in trainer.model.parameters())
+    parameters = list(trainer.model.parameters())
+    held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in parameters)
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        torch.save({"losses": losses, "weights": weights, "held": held}, folder / f"{job['name']}.pt")
+        result = {"losses": losses, "weights": weights, "held": held, "trainable": trainable}
+        torch.save(result, folder / f"{job['name']}.pt")
 
 
 def main(job_file: str, folder: str) -> None:
@@ -58,7 +61,9 @@ def main(job_file: str, folder: str) -> None:
         destroy_process_group()
 
 
-def job(name: str, stage: str, base: Path, settings: TrainerSettings, count: int, **base_settings: str) -> dict[str, Any]:
+def job(
+    name: str, stage: str, base: Path, settings: TrainerSettings, count: int, **base_settings: str
+) -> dict[str, Any]:
     """One training, as the child reads it."""
     held = {"model": str(base), "quantization": "none", "dtype": "float32"} | base_settings
     return {"name": name, "stage": stage, "base": held, "settings": asdict(settings), "count": count}
