@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from data_commands import DATA_COMMANDS
+from training_commands import TRAINING_COMMANDS
 
 if TYPE_CHECKING:
     from settings import ServeSettings
@@ -192,4 +193,5 @@ OFFLINE: dict[str, Callable[[list[str]], None]] = {
     "judge": judge,
     "erase-person": erase_person,
     "sweep": sweep,
+    **TRAINING_COMMANDS,
 }

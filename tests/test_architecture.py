@@ -11,7 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("store", "annotate", "serving", "trainer")
-FRONT = ("app", "building", "commands", "data_commands", "metrics", "settings", "sweeping")
+FRONT = (
+    "app",
+    "building",
+    "commands",
+    "data_commands",
+    "metrics",
+    "settings",
+    "sweeping",
+    "training_commands",
+)
 MAY_IMPORT = {
     "store": set[str](),
     "annotate": {"store"},

@@ -14,7 +14,13 @@ from trl import DPOConfig
 from store.errors import BadValue
 from trainer.guards import SkipNonFiniteSteps
 from trainer.invariants import CheckStart, expected_pair_loss
-from trainer.library import check_processes, shared_arguments
+from trainer.library import (
+    add_reference,
+    check_processes,
+    must_wait_with_reference,
+    share_rows,
+    shared_arguments,
+)
 from trainer.pair_layout import SharedPromptCollator
 from trainer.pair_trainer import PairTrainer
 from trainer.preferences import TrainingPair
@@ -86,10 +92,15 @@ def build_pair_trainer(
     if 0 < settings.max_steps < whole:
         arguments["max_steps"] = settings.max_steps
     check = CheckStart(start, settings, expected_pair_loss(settings))
+    waits = must_wait_with_reference(arguments, settings)
+    config = DPOConfig(**arguments)
     trainer = PairTrainer(
         model=start.model,
-        args=DPOConfig(**arguments),
-        train_dataset=pair_dataset(rows, settings.label_smoothing),
+        ref_model=start.reference_model,
+        args=config,
+        train_dataset=share_rows(
+            pair_dataset(rows, settings.label_smoothing), config, folder / "work" / "dpo"
+        ),
         data_collator=SharedPromptCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=start.peft_config,
@@ -98,6 +109,8 @@ def build_pair_trainer(
     trainer.loss_settings = settings
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
+    if waits:
+        add_reference(trainer)
     settle_weights(trainer.model, start.weights)
     check.watch(trainer)
     return trainer

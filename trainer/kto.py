@@ -16,8 +16,13 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from trainer.guards import SkipNonFiniteSteps
 from trainer.invariants import CheckStart, expected_rating_loss
-from trainer.library import check_processes, shared_arguments
-from trainer.preferences import RatingSet, TrainingRating
+from trainer.library import (
+    add_reference,
+    check_processes,
+    must_wait_with_reference,
+    share_rows,
+    shared_arguments,
+)
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
 from trainer.settings import TrainerSettings
@@ -128,16 +133,19 @@ def build_rating_trainer(
     )
     classes = ratings.desirable_weight, ratings.undesirable_weight
     check = CheckStart(start, settings, expected_rating_loss(settings, classes))
+    waits = must_wait_with_reference(arguments, settings)
+    config = KTOConfig(
+        **arguments,
+        loss_type=settings.rating_loss,
+        desirable_weight=ratings.desirable_weight,
+        undesirable_weight=ratings.undesirable_weight,
+        train_sampling_strategy="sequential",  # the order is ours
+    )
+    rows = rating_dataset(ratings, settings.kto_batch_size, settings.rating_loss)
     trainer = RatingTrainer(
         model=start.model,
-        args=KTOConfig(
-            **arguments,
-            loss_type=settings.rating_loss,
-            desirable_weight=ratings.desirable_weight,
-            undesirable_weight=ratings.undesirable_weight,
-            train_sampling_strategy="sequential",  # the order is ours
-        ),
-        train_dataset=rating_dataset(ratings, settings.kto_batch_size, settings.rating_loss),
+        args=config,
+        train_dataset=share_rows(rows, config, folder / "work" / "kto"),
         data_collator=WeightedCollator(DataCollatorForUnpairedPreference(tokenizer.pad_token_id)),
         processing_class=tokenizer,
         peft_config=start.peft_config,
@@ -145,6 +153,8 @@ def build_rating_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
+    if waits:
+        add_reference(trainer)
     settle_weights(trainer.model, start.weights)
     check.watch(trainer)
     return trainer

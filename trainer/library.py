@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from torch.distributed import barrier, destroy_process_group, is_initialized
 
 from trainer.settings import TrainerSettings
 
@@ -13,14 +15,17 @@ from trainer.settings import TrainerSettings
 def shared_arguments(
     settings: TrainerSettings, folder: Path, learning_rate: float, epochs: int, batch_size: int
 ) -> dict[str, Any]:
-    """Arguments for the library's config classes; the library saves, sends and evaluates nothing."""
+    """Arguments for the library's config classes; the library saves, sends and evaluates nothing.
+
+    `batch_size` is of all processes together.
+    """
     on_cuda = torch.cuda.is_available()
-    return {
+    arguments = {
         "output_dir": str(folder / "work"),
         "beta": settings.beta,
         "learning_rate": learning_rate,
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
+        "per_device_train_batch_size": batch_size // settings.processes,
         "gradient_accumulation_steps": settings.accumulation,
         "optim": settings.optimizer,
         "lr_scheduler_type": settings.schedule,
@@ -39,9 +44,52 @@ def shared_arguments(
         "data_seed": settings.seed,
         "use_cpu": not on_cuda,
         "bf16": on_cuda,
-        "activation_checkpointing": on_cuda,  # on a CPU it costs a quarter of the speed
+        "activation_checkpointing": uses_checkpointing(settings.checkpointing, on_cuda),
         "dataloader_pin_memory": on_cuda,
+        "ddp_find_unused_parameters": False,  # every adapter weight has a part in every step
     }
+    if settings.sharding == "zero3":
+        arguments["deepspeed"] = str(Path(__file__).parent / "launch" / "zero3.json")
+    return arguments
+
+
+def uses_checkpointing(checkpointing: str, on_cuda: bool) -> bool:
+    """Whether activations are computed again in the backward pass. "auto" saves memory where it is scarce: on
+    a CPU it would cost a quarter of the speed."""
+    return on_cuda if checkpointing == "auto" else checkpointing == "on"
+
+
+def share_rows(rows: Any, arguments: Any, folder: Path) -> Any:
+    """The same rows, in one file that all processes read.
+
+    The first process writes the reference log-probs beside that file, and the others look for them there.
+    """
+    state = arguments.distributed_state
+    if state.num_processes == 1:
+        return rows
+    if state.is_main_process:
+        rows.save_to_disk(folder)
+    state.wait_for_everyone()
+    return Dataset.load_from_disk(folder)
+
+
+def must_wait_with_reference(arguments: dict[str, Any], settings: TrainerSettings) -> bool:
+    """Whether the reference log-probs must be computed after the trainer is built; switches them off in it.
+
+    To name its cache the library hashes every weight as it builds a trainer, and fails on those of a base
+    that is split among processes.
+    """
+    if settings.sharding != "fsdp2" or not arguments["precompute_ref_log_probs"]:
+        return False
+    arguments["precompute_ref_log_probs"] = False
+    return True
+
+
+def add_reference(trainer: Any) -> None:
+    """The reference log-probs of every row, as the library would have added them."""
+    rows, batch_size = trainer.train_dataset, trainer.args.per_device_train_batch_size
+    trainer.train_dataset = trainer._precompute_ref_logps(rows, "train", batch_size)
+    trainer.precompute_ref_logps = True
 
 
 def check_processes(trainer: Any, settings: TrainerSettings) -> None:
@@ -51,3 +99,10 @@ def check_processes(trainer: Any, settings: TrainerSettings) -> None:
         raise RuntimeError(
             f"training runs in {running} processes instead of {settings.processes}: check the launcher"
         )
+
+
+def leave_group() -> None:
+    """Part from the other processes of a launcher, once all of them are done training."""
+    if is_initialized():
+        barrier()
+        destroy_process_group()

@@ -5,6 +5,7 @@ With `flip` 0 and `weight` 1 its losses are the library's of the same name to fi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -41,7 +42,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """Pairs of like length in one batch; the library's own grouping fails once columns are dropped."""
         lengths = pair_lengths(self.train_dataset if train_dataset is None else train_dataset)
         generator = torch.Generator().manual_seed(self.args.data_seed)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
+        # A step's rows, dealt out to the processes in turn, are the same however many processes there are.
+        rows_a_step = self.args.train_batch_size * self.args.world_size
+        return LengthGroupedSampler(rows_a_step, lengths=lengths, generator=generator)
 
     def _forward(self, model: Any, batch: dict[str, torch.Tensor]) -> tuple[Any, torch.Tensor, torch.Tensor]:
         """What the head says of each token, and which positions predict chosen and rejected ones.
@@ -53,7 +56,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         if labels.is_cuda:  # there the library's head skips the prompt too, and never holds all logits
             outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
         else:
-            head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+            head = self.accelerator.unwrap_model(model).get_output_embeddings()
             outputs = score_answers(model, head, inputs, labels, squares=self.loss_settings.wpo)
         is_answer = labels[:, 1:] != -100
         return outputs, is_answer & (segments == CHOSEN), is_answer & (segments == REJECTED)
@@ -76,7 +79,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             mine = places[self.accelerator.process_index :: shares]
             rows = [dataset[place] for place in mine or places[:1]]
             batch = self._prepare_inputs(self.data_collator(rows))
-            scores = torch.stack(self.compute_ref_log_probs(self.model, batch))
+            scores = torch.stack(self.compute_ref_log_probs(self.ref_model or self.model, batch))
             logps[:, mine] = scores[:, : len(mine)].to(logps.dtype)
         chosen, rejected = self.accelerator.reduce(logps).tolist()
         return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
@@ -84,9 +87,13 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def compute_ref_log_probs(
         self, model: Any, inputs: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs of chosen and rejected under the "ref" adapter if there is one, else under the base."""
+        """Log-probs of chosen and rejected under the reference: a model of its own where the whole model
+        trains, else the "ref" adapter if there is one, else the base."""
         policy = self.accelerator.unwrap_model(self.model)
-        reference = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
+        if self.ref_model is not None:
+            reference: Any = nullcontext()
+        else:
+            reference = use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
         unchecked = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
         with torch.no_grad(), unchecked, reference, self.accelerator.autocast():
             outputs, chosen, rejected = self._forward(model, inputs)

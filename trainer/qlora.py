@@ -6,6 +6,7 @@ Every correction of a library trap that concerns weights or precision lives here
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
+from accelerate import PartialState
 from huggingface_hub import snapshot_download
 from peft import (
     LoraConfig,
@@ -22,12 +24,14 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from torch.distributed import get_world_size, is_initialized
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.distributed import DistributedConfig
 
 from store.chat_templates import read_chat_template
 from store.errors import BadValue
 from store.fingerprint import base_fingerprint, resolve_precision
-from trainer.settings import BaseModel, TrainerSettings
+from trainer.settings import BaseModel, Sharding, TrainerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +56,14 @@ class PolicyStart:
     it new.
 
     With a `peft_config` the reference is the base. Without one `model` already carries the live adapter, and
-    the library freezes a copy of it, named "ref", as the reference.
+    the library freezes a copy of it, named "ref", as the reference. A `reference_model` says that the whole
+    of `model` trains and is compared with that one.
     """
 
     model: Any
     peft_config: Any | None
     weights: Weights | None
+    reference_model: Any | None = None
 
 
 def find_model_folder(model: str) -> Path:
@@ -73,8 +79,11 @@ def find_model_folder(model: str) -> Path:
         ) from error
 
 
-def load_base(base: BaseModel) -> LoadedBase:
-    """Load the base model and its tokenizer, in the precision that "auto" stands for on this machine."""
+def load_base(base: BaseModel, sharding: Sharding = "none") -> LoadedBase:
+    """Load the base model and its tokenizer, in the precision that "auto" stands for on this machine.
+
+    With `sharding` fsdp2 this process holds its share of each layer and must run in step with the others.
+    """
     folder = find_model_folder(base.model)
     quantization, dtype = resolve_precision(base.quantization, base.dtype, torch.cuda.is_available())
     template = read_chat_template(base.chat_template)
@@ -83,8 +92,8 @@ def load_base(base: BaseModel) -> LoadedBase:
         folder,
         dtype=getattr(torch, dtype),
         quantization_config=_nf4(getattr(torch, dtype)) if quantization == "nf4" else None,
-        device_map={"": 0} if torch.cuda.is_available() else None,
         attn_implementation="sdpa",  # prefix sharing hands it a mask of its own
+        **place_base(quantization, sharding),
     )
     forbid_cpu_repacking(model)
     return LoadedBase(
@@ -118,6 +127,21 @@ def _nf4(dtype: torch.dtype) -> Any:
     )
 
 
+def place_base(quantization: str, sharding: Sharding) -> dict[str, Any]:
+    """Where the base goes: this process's own GPU, or a share of it in each process."""
+    if sharding == "zero3" and not torch.cuda.is_available():
+        raise BadValue("sharding zero3 needs CUDA: on a CPU DeepSpeed is not counted as several processes")
+    if sharding == "fsdp2":
+        if quantization == "nf4":
+            raise BadValue("sharding fsdp2 cannot split 4-bit weights; choose quantization none")
+        if not is_initialized():
+            PartialState(cpu=not torch.cuda.is_available())  # the launcher's processes find each other
+        return {"distributed_config": DistributedConfig(fsdp_size=get_world_size())}
+    if not torch.cuda.is_available() or sharding != "none":
+        return {"device_map": None}
+    return {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}}
+
+
 def forbid_cpu_repacking(model: torch.nn.Module) -> None:
     """Keep 4-bit weights as they are on CPUs with AVX512-BF16.
 
@@ -137,6 +161,7 @@ def lora_config(settings: TrainerSettings) -> Any:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=0.0,
+        use_rslora=settings.adapter == "rslora",
         target_modules=modules if isinstance(modules, str) else list(modules),
         task_type="CAUSAL_LM",
     )

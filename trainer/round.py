@@ -54,6 +54,7 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         read_pairs,
         read_ratings,
     )
+    from trainer.library import leave_group
     from trainer.probes import choose_prompts
     from trainer.progress import ProgressLog, ProgressTeller
     from trainer.proving import make_proof
@@ -71,7 +72,7 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     )
     progress.start("prepare")
     settings, snapshot = plan.trainer, folder / "snapshot"
-    base = load_base(plan.base)
+    base = load_base(plan.base, settings.sharding)
     base.model.get_input_embeddings().register_forward_hook(heartbeat.beat)
     live = check_live_adapter(plan, base.fingerprint)
     logger.info("base %s is loaded (%s, %s)", base.name, base.quantization, base.dtype)
@@ -106,11 +107,14 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     policy = train(plan, base, live, stages, guarded)
     says = {stage.name: guarded.say(stage.name, stage.describe()) for stage in stages}
     progress.note("trained", "stages", **says)
+    leave_group()
     if not is_first_process():
         return
     draft = folder / "candidate.tmp"
     save_adapter(policy, draft)
     policy.unload()  # the gate measures the files, not what happens to be in memory
+    if settings.sharding != "none":
+        base = load_base(plan.base)  # the others have left: a share of the base answers nothing
 
     progress.start("evaluate")
     asked = [row.messages for row in (*holdout_rows, *pair_rows)] + [row.messages for row in rating_rows]

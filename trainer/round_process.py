@@ -4,11 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from store.errors import BadValue
+
+
+def check_launch(launch: Sequence[str], processes: int) -> None:
+    """Raise BadValue when a launch prefix starts another number of processes than training is told of.
+
+    Only what can be read off the prefix is judged here; the round itself counts again once it runs.
+    """
+    if "accelerate" in launch and "--cpu" in launch:
+        raise BadValue(
+            f"rounds launch {' '.join(launch)!r}: `accelerate launch --cpu` starts one process where two are"
+            " asked for; use torchrun --nproc_per_node"
+        )
+    started = count_processes(launch)
+    if started is not None and started != processes:
+        prefix = f"rounds launch {' '.join(launch)!r}" if launch else "rounds launch is empty, which"
+        raise BadValue(
+            f"{prefix} starts {started} {'process' if started == 1 else 'processes'}, and trainer processes"
+            f" is {processes}; make them equal"
+        )
+
+
+def count_processes(launch: Sequence[str]) -> int | None:
+    """How many processes a launch prefix starts; None when it does not say so as torchrun would."""
+    if not launch:
+        return 1
+    text = " ".join(launch)
+    each = re.search(r"--nproc[-_]per[-_]node[= ](\d+)", text)
+    nodes = re.search(r"--nnodes[= ](?:\d+:)?(\d+)", text)
+    return int(each[1]) * (int(nodes[1]) if nodes else 1) if each else None
 
 
 def round_command(directory: Path, launch: Sequence[str] = ()) -> list[str]:

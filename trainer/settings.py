@@ -35,6 +35,20 @@ LossName = Literal[
 ]
 # They compare nothing with a reference, so none is computed for them.
 REFERENCE_FREE: frozenset[LossName] = frozenset({"simpo", "orpo"})
+ADAPTERS = ("lora", "rslora")
+# Bytes an optimizer keeps for each trained parameter, of those that were tried: each trains the tiny test
+# model, 4-bit base or whole. "Paged" ones move to host memory when the device runs out.
+OPTIMIZER_BYTES = {
+    "adamw_torch": 8,
+    "adamw_torch_fused": 8,
+    "adamw_8bit": 2,
+    "paged_adamw_32bit": 8,
+    "paged_adamw_8bit": 2,
+    "lion_8bit": 1,
+    "rmsprop": 4,
+    "sgd": 0,
+}
+Sharding = Literal["none", "fsdp2", "zero3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,11 @@ class TrainerSettings:
     `order` is that of DPO and KTO. `sft_epochs` above 0 puts supervised fine-tuning before both: on the
     answers people wrote, or with `sft_on` chosen on every answer somebody chose or liked.
     `report_to` names trackers that are told of every step too: tensorboard, wandb, trackio.
+
+    `adapter` lora scales by alpha / rank, rslora by alpha / sqrt(rank). `checkpointing` auto recomputes
+    activations in the backward pass where there is CUDA. `batch_size` and `kto_batch_size` are rows a step of
+    all `processes` together, so that their number changes nothing but the time; `sharding` splits the base
+    among them.
     """
 
     __pydantic_config__ = _STRICT
@@ -87,9 +106,11 @@ class TrainerSettings:
     reference: Literal["base", "previous"] = "base"
     rank: int = 16
     alpha: int = 32
+    adapter: str = "lora"
     target_modules: str | tuple[str, ...] = "all-linear"
     max_length: int = 1024
     optimizer: str = "adamw_torch_fused"
+    checkpointing: Literal["auto", "on", "off"] = "auto"
     schedule: str = "linear"
     warmup: float = 0.1
     max_grad_norm: float = 1.0
@@ -106,6 +127,7 @@ class TrainerSettings:
     seed: int = 0
     processes: int = 1
     report_to: tuple[str, ...] = ()
+    sharding: Sharding = "none"
 
     def __post_init__(self) -> None:
         positive = (
@@ -133,6 +155,8 @@ class TrainerSettings:
             raise BadValue(
                 f"trainer kto_batch_size {self.kto_batch_size} must be at least 2: KTO compares rows"
             )
+        check_method(self.adapter, self.optimizer)
+        check_sharing(self.processes, self.sharding, self.batch_size, self.kto_batch_size)
         if self.start == "fresh" and self.reference == "previous":
             raise BadValue(
                 "trainer reference 'previous' needs start 'previous': a fresh adapter starts at the base"
@@ -166,6 +190,32 @@ def check_trackers(names: tuple[str, ...]) -> None:
             raise BadValue(f"trainer report_to {name!r} is unknown; known: {', '.join(TRACKERS)}")
         if find_spec(name) is None:
             raise BadValue(f"trainer report_to {name!r} needs its package: pip install {name}")
+
+
+def check_method(adapter: str, optimizer: str) -> None:
+    """Raise BadValue for an adapter that cannot be served or an optimizer that was not tried."""
+    if adapter == "dora":
+        raise BadValue(
+            "trainer adapter 'dora' cannot be served: a batch over many versions adds products to one shared"
+            " base, and DoRA rescales the base's own output; use lora or rslora"
+        )
+    if adapter not in ADAPTERS:
+        raise BadValue(f"trainer adapter {adapter!r} is unknown; known: {', '.join(ADAPTERS)}")
+    if optimizer not in OPTIMIZER_BYTES:
+        raise BadValue(f"trainer optimizer {optimizer!r} is unknown; known: {', '.join(OPTIMIZER_BYTES)}")
+
+
+def check_sharing(processes: int, sharding: Sharding, batch_size: int, kto_batch_size: int) -> None:
+    """Raise BadValue when a step's rows cannot be shared out evenly, or nothing is there to shard over."""
+    if sharding != "none" and processes == 1:
+        raise BadValue(f"trainer sharding {sharding!r} needs more than 1 of trainer processes")
+    if batch_size % processes:
+        raise BadValue(f"trainer batch_size {batch_size} cannot be shared out to {processes} processes")
+    if kto_batch_size % processes or (processes > 1 and kto_batch_size // processes < 2):
+        raise BadValue(
+            f"trainer kto_batch_size {kto_batch_size} gives {processes} processes no equal shares of 2 or"
+            " more"
+        )
 
 
 def starter_settings() -> TrainerSettings:

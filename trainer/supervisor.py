@@ -37,7 +37,14 @@ from trainer.planner import TriggerSettings, explain, guards
 from trainer.report import describe_round, write_report
 from trainer.report_parts import write_curves
 from trainer.resuming import check_may_resume, note_resume, was_interrupted
-from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
+from trainer.round_process import (
+    check_launch,
+    explain_exit,
+    round_command,
+    round_environment,
+    signal_group,
+    stop,
+)
 from trainer.settings import BaseModel, GateSettings, GuardSettings, TrainerSettings
 from trainer.taking import take
 
@@ -96,6 +103,9 @@ class Plan:
     quality: QualitySettings = field(default_factory=QualitySettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
     replay: ReplaySettings = field(default_factory=ReplaySettings)
+
+    def __post_init__(self) -> None:
+        check_launch(self.rounds.launch, self.trainer.processes)
 
 
 class RoundSupervisor:
