@@ -35,9 +35,10 @@ from store.effective import QualitySettings
 from store.errors import BadValue
 from store.queue_settings import QueueSettings
 from store.replay import ReplaySettings
+from trainer.limits import GateSettings, GuardSettings
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
-from trainer.settings import GateSettings, GuardSettings, TrainerSettings, starter_settings
+from trainer.settings import TrainerSettings, starter_settings
 from trainer.supervisor import Plan, RoundSettings
 
 PREFIX = "HEED_"

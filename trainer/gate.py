@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 
+from trainer.limits import GateSettings
 from trainer.preferences import TrainingPair
 from trainer.probes import Behaviour, Exchange, Policies, observe
 from trainer.qlora import LoadedBase
-from trainer.settings import GateSettings
 
 # Two standard errors: a difference the same policy would show in one of twenty repetitions.
 SIGMAS = 2.0

@@ -97,9 +97,7 @@ class Guarded:
             logger.info("%s; %d training pairs are watched instead", says, len(chosen))
             tell("no_early_stop", says=says)
         if chosen:
-            ours = self.plan.trainer
-            sft_weight = ours.sft_weight if stage == "dpo" else 0.0
-            watched = Watched(chosen, pad_id, ours.beta, ours.label_smoothing, sft_weight)
+            watched = Watched(chosen, pad_id, self.plan.trainer, stage)
             guards["standing"] = WatchStanding(watched, is_held_out, settings, tell)
         return guards
 

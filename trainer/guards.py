@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from trainer.settings import GuardSettings
+from trainer.limits import GuardSettings
 from trainer.watching import Standing, Watched
 
 logger = logging.getLogger(__name__)

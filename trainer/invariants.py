@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -76,12 +76,14 @@ class CheckStart(TrainerCallback):  # type: ignore[misc]
             return float(trainer.compute_loss(trainer.model, batch))
 
     def _plain(self, adapter: str | None) -> Logp:
-        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        unwrap, own_reference = self._trainer.accelerator.unwrap_model, self._trainer.ref_model
+        model = unwrap(own_reference or self._trainer.model)
 
         def logp(prompt: Sequence[int], answer: Sequence[int]) -> float:
             ids = torch.tensor([[*prompt, *answer]], device=model.device)
             settled = self._trainer.compute_loss_context_manager()
-            with torch.no_grad(), use_adapter(model, adapter), settled:
+            worn = nullcontext() if own_reference is not None else use_adapter(model, adapter)
+            with torch.no_grad(), worn, settled:
                 outputs = model(input_ids=ids, use_cache=False, logits_to_keep=len(answer) + 1)
             logits = outputs.logits[0, :-1].float()  # (answer, vocabulary)
             chosen = logits.gather(1, ids[0, len(prompt) :, None])[:, 0]
@@ -112,9 +114,11 @@ class CheckStart(TrainerCallback):  # type: ignore[misc]
 def starts_at_reference(start: PolicyStart, settings: TrainerSettings) -> bool:
     """Whether the policy should equal its reference before the first step.
 
-    A new adapter adds nothing to the base. A continued one equals the adapter it was handed over as, unless
-    weights of this very round were laid over it.
+    A whole model equals the frozen copy of itself, and a new adapter adds nothing to the base. A continued
+    one equals the adapter it was handed over as, unless weights of this very round were laid over it.
     """
+    if start.reference_model is not None:
+        return True
     if start.peft_config is not None:
         return start.weights is None
     if settings.reference != "previous":

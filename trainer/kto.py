@@ -23,6 +23,7 @@ from trainer.library import (
     share_rows,
     shared_arguments,
 )
+from trainer.preferences import RatingSet, TrainingRating
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
 from trainer.settings import TrainerSettings

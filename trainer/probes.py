@@ -20,9 +20,9 @@ from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from store.records import Message
+from trainer.limits import GateSettings
 from trainer.preferences import prompt_ids
 from trainer.qlora import LoadedBase
-from trainer.settings import GateSettings
 
 # Asked in every round of every project, so that a collapse shows even where the snapshot's prompts are few.
 FIXED_PROMPTS = (

@@ -47,6 +47,7 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     from trainer.answers import prepare_answers
     from trainer.gate import run_gate
     from trainer.guarded import begin_guarded
+    from trainer.library import leave_group
     from trainer.preferences import (
         count_notices,
         prepare_pairs,
@@ -54,7 +55,6 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         read_pairs,
         read_ratings,
     )
-    from trainer.library import leave_group
     from trainer.probes import choose_prompts
     from trainer.progress import ProgressLog, ProgressTeller
     from trainer.proving import make_proof

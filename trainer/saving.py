@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from trainer.checkpoints import draft_folder, keep_newest, seal, step_name
 from trainer.guards import Clock, Tell
-from trainer.settings import GuardSettings
+from trainer.limits import GuardSettings
 from trainer.stopping import Stopped, Stopping
 
 _GUARDS = "guards.json"

@@ -33,6 +33,7 @@ from trainer.adopting import copy_round, read_snapshot_report
 from trainer.checkpoints import remove_work, where_it_stands
 from trainer.curves import ProgressReader, say_progress
 from trainer.heartbeat import Pulse
+from trainer.limits import GateSettings, GuardSettings
 from trainer.planner import TriggerSettings, explain, guards
 from trainer.report import describe_round, write_report
 from trainer.report_parts import write_curves
@@ -45,7 +46,7 @@ from trainer.round_process import (
     signal_group,
     stop,
 )
-from trainer.settings import BaseModel, GateSettings, GuardSettings, TrainerSettings
+from trainer.settings import BaseModel, TrainerSettings
 from trainer.taking import take
 
 logger = logging.getLogger(__name__)

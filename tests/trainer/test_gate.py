@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 from tests.trainer.conftest import pair_rows
 from trainer.dpo import train_dpo
 from trainer.gate import Check, check_accuracy, check_behaviour, check_drift, decide, run_gate
+from trainer.limits import GateSettings
 from trainer.preferences import prepare_pairs
 from trainer.probes import Behaviour, choose_prompts, distinct_trigrams, is_repetitive
 from trainer.progress import ProgressLog
 from trainer.qlora import load_base, start_policy
-from trainer.settings import BaseModel, GateSettings, TrainerSettings
+from trainer.settings import BaseModel, TrainerSettings
 
 SETTINGS = GateSettings(num_prompts=16, max_tokens=24)
 ORDINARY = Behaviour(

@@ -17,9 +17,10 @@ from store.errors import BadValue
 from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
 from tests.trainer.killing import events, read_lines, tensors, write_plan
 from trainer.guards import Clock, WatchStanding
+from trainer.limits import GateSettings, GuardSettings
 from trainer.preferences import prepare_pairs
 from trainer.round import reach_verdict
-from trainer.settings import BaseModel, GateSettings, GuardSettings, RoundPlan, TrainerSettings
+from trainer.settings import BaseModel, RoundPlan, TrainerSettings
 from trainer.watching import Standing, Watched, choose_watched
 
 NAN = float("nan")
@@ -319,7 +320,7 @@ def test_the_standing_of_an_unchanged_policy_is_that_of_its_reference(base: Any,
     pairs = prepare_pairs(pair_rows(6), base.tokenizer, 256).rows
     policy = settle_policy(start_policy(base.model, settings, None))
     add_fused_lm_head(policy.get_base_model(), outputs=("log_probs",))
-    watched = Watched(pairs, base.tokenizer.pad_token_id, 0.1, 0.1)
+    watched = Watched(pairs, base.tokenizer.pad_token_id, TrainerSettings(sft_weight=0.0))
     watched.remember_start(policy)
     standing = watched.measure(policy)
     assert (standing.accuracy, standing.chosen_gain, standing.drift) == (0.5, 0.0, 0.0)

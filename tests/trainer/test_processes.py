@@ -17,9 +17,10 @@ from store.errors import BadValue
 from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
 from tests.trainer.processes_child import job, run
 from trainer.library import shared_arguments
+from trainer.limits import GateSettings
 from trainer.qlora import load_base, place_base
 from trainer.round_process import check_launch, round_command
-from trainer.settings import BaseModel, GateSettings, RoundPlan, TrainerSettings
+from trainer.settings import BaseModel, RoundPlan, TrainerSettings
 
 REPOSITORY = Path(__file__).parents[2]
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")

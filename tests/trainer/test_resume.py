@@ -29,7 +29,8 @@ from tests.trainer.killing import (
     wait,
     write_plan,
 )
-from trainer.settings import BaseModel, GateSettings, GuardSettings, RoundPlan, TrainerSettings
+from trainer.limits import GateSettings, GuardSettings
+from trainer.settings import BaseModel, RoundPlan, TrainerSettings
 from trainer.stopping import CANCELLED, STOPPED
 
 TRAINER = TrainerSettings(

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from store.errors import BadValue
 from store.proof import QUESTIONS, Proof
 from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
+from trainer.limits import GateSettings
 from trainer.proving import make_proof, measure_norms
 from trainer.qlora import load_base
 from trainer.round import check_live_adapter, reach_verdict
-from trainer.settings import BaseModel, GateSettings, RoundPlan, TrainerSettings, read_plan
+from trainer.settings import BaseModel, RoundPlan, TrainerSettings, read_plan
 
 REPOSITORY = Path(__file__).parents[2]
 TRAINER = TrainerSettings(

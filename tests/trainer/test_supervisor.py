@@ -28,8 +28,9 @@ from store.provenance import read_versions_trained_on
 from store.records import Promotion, Round
 from store.rounds import advance_round, create_round, read_round
 from tests.trainer.labelled import judge_pairs
+from trainer.limits import GateSettings
 from trainer.planner import TriggerSettings, explain
-from trainer.settings import BaseModel, GateSettings, TrainerSettings
+from trainer.settings import BaseModel, TrainerSettings
 from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
 
 TRIGGERS = TriggerSettings(

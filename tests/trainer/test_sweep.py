@@ -12,8 +12,9 @@ from store.errors import BadValue, StateConflict
 from store.policies import live_version, promote, read_policy
 from store.records import Promotion
 from tests.trainer.conftest import pair_rows, write_snapshot
+from trainer.limits import GateSettings
 from trainer.planner import TriggerSettings
-from trainer.settings import BaseModel, GateSettings, RoundPlan, TrainerSettings
+from trainer.settings import BaseModel, RoundPlan, TrainerSettings
 from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
 from trainer.sweep import (
     Result,
