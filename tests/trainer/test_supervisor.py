@@ -344,3 +344,22 @@ def test_a_round_can_leave_a_person_out_and_remembers_whom(bench: Bench) -> None
     assert json.loads(report.read_text("utf-8"))["counts_by_reason"]["person_left_out_of_this_round"] == 4
     with pytest.raises(NotFound, match="no person has the id 'u_none'"):
         bench.supervisor.start("test", without=["u_none"])
+
+
+def test_a_round_leaves_a_report_however_it_ended(bench: Bench) -> None:
+    for script, state in (("promote", "promoted"), ("raise", "failed")):
+        done = bench.run(script)
+        page = (bench.supervisor.folder / done.round_id / "report.html").read_text("utf-8")
+        assert state in page
+        assert done.reason in page
+        assert bench.supervisor.write_report(done) == page
+
+
+def test_curves_are_drawn_from_what_is_logged_so_far(bench: Bench) -> None:
+    done = bench.run("reject")
+    path = bench.supervisor.folder / done.round_id / "progress.jsonl"
+    assert bench.supervisor.draw_curves(done.round_id) == ""  # its one step had no loss
+    path.write_text(json.dumps({"stage": "dpo", "step": 1, "max_steps": 9, "loss": 0.69}) + "\n")
+    assert "DPO on pairs: step 1 of 9" in bench.supervisor.draw_curves(done.round_id)
+    with pytest.raises(NotFound):
+        bench.supervisor.draw_curves("../elsewhere")

@@ -59,7 +59,7 @@ def write_round(current: Round | None, progress: Sequence[Row], now: datetime) -
 def write_link(current: Round) -> str:
     """Where the page about a round is."""
     path = f"/v1/rounds/{plain(current.round_id)}/report"
-    return f'<a href="{path}" target="_blank" rel="noopener">report</a>'
+    return f'<a href="{path}" target="_blank" rel="noopener">report of this round</a>'
 
 
 def write_progress(current: Round, progress: Sequence[Row], now: datetime) -> str:
