@@ -53,7 +53,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
             outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
         else:
             head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
-            outputs = score_answers(model, head, inputs, labels)
+            outputs = score_answers(model, head, inputs, labels, squares=self.use_weighting)
         is_answer = labels[:, 1:] != -100
         return outputs, is_answer & (segments == CHOSEN), is_answer & (segments == REJECTED)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.errors import BadValue
+from trainer.round_process import library_environment
 from trainer.settings import RoundPlan, read_plan
 
 # Libraries that load torch are imported inside functions: a cancel must work, and threads and the hub must be
@@ -138,11 +139,7 @@ def prepare_process(plan: RoundPlan) -> None:
     """Settle what must be settled before torch and the hub's client are imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(plan.threads)
-    os.environ |= {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TQDM_DISABLE": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    }
+    os.environ |= library_environment()
     if Path(plan.base.model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
 

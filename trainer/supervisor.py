@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from store.records import RUNNING_STATES, Promotion, Round
 from store.rounds import advance_round, create_round, read_round, read_rounds
 from store.snapshots import write_snapshot
 from trainer.planner import TriggerSettings, explain, guards
-from trainer.round_process import explain_exit, round_command, round_environment, signal_group, stop
+from trainer.round_process import RoundProcess, begin_round, explain_exit, signal_group, stop, warm_start
 from trainer.settings import BaseModel, GateSettings, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,10 @@ STATE_OF_STAGE = {"prepare": "preparing", "dpo": "training", "kto": "training", 
 
 @dataclass(frozen=True, slots=True)
 class RoundSettings:
-    """How the round process is run. `launch` is put before the command (`torchrun --nproc_per_node 2` …)."""
+    """How the round process is run. `launch` is put before the command (`torchrun --nproc_per_node 2` …).
+
+    `warm` keeps a process with the training libraries loaded, which forks the rounds; not behind a `launch`.
+    """
 
     threads: int = 1
     nice: int = 10
@@ -48,6 +50,7 @@ class RoundSettings:
     silence_limit_s: float = 1800.0
     stop_grace_s: float = 15.0
     launch: tuple[str, ...] = ()
+    warm: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1 or not 0 <= self.nice <= 19:
@@ -92,7 +95,8 @@ class RoundSupervisor:
         self._promote = promote
         self._adapter_of = adapter_of
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: RoundProcess | None = None
+        self._warm = warm_start(plan.rounds, plan.base.model)
         self._cancelled_by: dict[str, str] = {}
         self._watcher: threading.Thread | None = None
         self._is_closing = False
@@ -156,6 +160,8 @@ class RoundSupervisor:
                 signal_group(self._process, signal.SIGTERM)
         if self._watcher is not None:
             self._watcher.join(timeout=self._plan.rounds.stop_grace_s + 15)
+        if self._warm is not None:
+            self._warm.close()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Block until the round that runs now is over."""
@@ -240,14 +246,7 @@ class RoundSupervisor:
         with (directory / "log.txt").open("ab") as log, self._lock:
             if self._is_stopped(round_id):
                 return -signal.SIGTERM
-            self._process = subprocess.Popen(
-                round_command(directory, self._plan.rounds.launch),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=round_environment(self._plan.rounds.threads),
-                start_new_session=True,  # a Ctrl-C in the service's terminal is for the service alone
-            )
+            self._process = begin_round(directory, self._plan.rounds, self._warm, log)
         process = self._process
         # Before its threads exist, so that they inherit it: serving comes first on shared cores.
         os.setpriority(os.PRIO_PROCESS, process.pid, self._plan.rounds.nice)
