@@ -25,6 +25,7 @@ from store.errors import BadValue
 from trainer.checkpoints import WORK, remove_work
 from trainer.heartbeat import Heartbeat, hold_folder
 from trainer.report import describe_round
+from trainer.round_process import library_environment
 from trainer.settings import RoundPlan, read_plan
 from trainer.stopping import STOPPED, Stopped, Stopping
 
@@ -195,11 +196,7 @@ def prepare_process(plan: RoundPlan) -> None:
     """Settle what must be settled before torch and the hub's client are imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(plan.threads)
-    os.environ |= {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TQDM_DISABLE": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    }
+    os.environ |= library_environment()
     if Path(plan.base.model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -10,8 +11,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from store.errors import BadValue
+from trainer.warm_start import WarmRound, WarmStart
+
+if TYPE_CHECKING:
+    from trainer.supervisor import RoundSettings
+
+logger = logging.getLogger(__name__)
+
+RoundProcess = subprocess.Popen[bytes] | WarmRound
 
 
 def check_launch(launch: Sequence[str], processes: int) -> None:
@@ -52,6 +62,15 @@ def round_command(directory: Path, launch: Sequence[str] = ()) -> list[str]:
     )
 
 
+def library_environment() -> dict[str, str]:
+    """What the libraries read when they are imported: no reports home, no bars in a log."""
+    return {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TQDM_DISABLE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
+
+
 def round_environment(threads: int) -> dict[str, str]:
     """Passive waiting and few threads: two spinning OpenMP pools on the same cores halve both."""
     return os.environ | {
@@ -65,7 +84,45 @@ def round_environment(threads: int) -> dict[str, str]:
     }
 
 
-def stop(process: subprocess.Popen[bytes], number: int, grace_s: float) -> None:
+def warm_start(rounds: RoundSettings, base_model: str) -> WarmStart | None:
+    """The warm process, begun ahead of the first round, where the settings ask for one."""
+    if not rounds.warm or rounds.launch:
+        return None
+    environment = round_environment(rounds.threads) | library_environment()
+    environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # else pyarrow's import starts a thread
+    if Path(
+        base_model
+    ).is_dir():  # the hub's client reads it at import, which a cold round does after its plan
+        environment["HF_HUB_OFFLINE"] = "1"
+    warm = WarmStart(environment, rounds.nice)
+    warm.begin()
+    return warm
+
+
+def begin_round(
+    directory: Path, rounds: RoundSettings, warm: WarmStart | None, log: IO[bytes]
+) -> RoundProcess:
+    """Start a round's process: a fork of the warm one where that is ready, else a fresh interpreter."""
+    forked = warm and warm.fork(directory)
+    if forked:
+        return forked
+    if warm is not None:
+        says = "the warm process is gone or still loading: this round starts cold"
+        logger.warning("%s: %s", directory.name, says)
+        log.write(f"{says}\n".encode())
+        log.flush()
+        warm.begin()
+    return subprocess.Popen(
+        round_command(directory, rounds.launch),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=round_environment(rounds.threads),
+        start_new_session=True,  # a Ctrl-C in the service's terminal is for the service alone
+    )
+
+
+def stop(process: RoundProcess, number: int, grace_s: float) -> None:
     """Ask by a signal (SIGTERM: save first; SIGINT: at once), wait `grace_s` seconds, then kill."""
     signal_group(process, number)
     try:
@@ -75,7 +132,7 @@ def stop(process: subprocess.Popen[bytes], number: int, grace_s: float) -> None:
         process.wait()
 
 
-def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+def signal_group(process: RoundProcess, number: int) -> None:
     """To the process and its children: a launch prefix such as torchrun starts some."""
     with contextlib.suppress(ProcessLookupError):  # it ended by itself in the meantime
         os.killpg(process.pid, number)

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,12 +38,13 @@ from trainer.report import describe_round, write_report
 from trainer.report_parts import write_curves
 from trainer.resuming import check_may_resume, note_resume, was_interrupted
 from trainer.round_process import (
+    RoundProcess,
+    begin_round,
     check_launch,
     explain_exit,
-    round_command,
-    round_environment,
     signal_group,
     stop,
+    warm_start,
 )
 from trainer.settings import BaseModel, TrainerSettings
 from trainer.taking import take
@@ -69,6 +69,7 @@ class RoundSettings:
 
     A process that does nothing for `silence_limit_s` is stopped, one that computes only after `slow_limit_s`
     without a step. One that is killed from outside is resumed, `max_resumes` times.
+    `warm` keeps a process with the training libraries loaded, which forks the rounds; not behind a `launch`.
     """
 
     threads: int = 1
@@ -80,6 +81,7 @@ class RoundSettings:
     max_resumes: int = 3
     stop_grace_s: float = 15.0
     launch: tuple[str, ...] = ()
+    warm: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 1 or not 0 <= self.nice <= 19:
@@ -131,7 +133,8 @@ class RoundSupervisor:
         self._promote = promote
         self._adapter_of = adapter_of
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: RoundProcess | None = None
+        self._warm = warm_start(plan.rounds, plan.base.model)
         self._cancelled_by: dict[str, str] = {}
         self._from_scratch: set[str] = set()
         self._watcher: threading.Thread | None = None
@@ -239,6 +242,8 @@ class RoundSupervisor:
                 signal_group(self._process, signal.SIGTERM)
         if self._watcher is not None:
             self._watcher.join(timeout=self._plan.rounds.stop_grace_s + 15)
+        if self._warm is not None:
+            self._warm.close()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Block until the round that runs now is over."""
@@ -374,14 +379,7 @@ class RoundSupervisor:
         with (directory / "log.txt").open("ab") as log, self._lock:
             if self._is_stopped(round_id):
                 return -signal.SIGTERM
-            self._process = subprocess.Popen(
-                round_command(directory, self._plan.rounds.launch),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=round_environment(self._plan.rounds.threads),
-                start_new_session=True,  # a Ctrl-C in the service's terminal is for the service alone
-            )
+            self._process = begin_round(directory, self._plan.rounds, self._warm, log)
         process = self._process
         # Before its threads exist, so that they inherit it: serving comes first on shared cores.
         os.setpriority(os.PRIO_PROCESS, process.pid, self._plan.rounds.nice)
