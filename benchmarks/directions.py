@@ -1,11 +1,11 @@
 """Each way to train, alone on the starter policy: does it move it the right way?
 
 Run `python -m benchmarks.directions` (no service, no GPU; about a minute of one core for each method). The
-starter answers train prompts twice, a simulated person with a taste prefers one answer of each pair, and every
-method learns from the same pairs for the same number of visits: SFT on the chosen answers, each pair loss, KTO
-and apo_zero_unpaired on the two answers as a desirable and an undesirable rating. Betas and the like are set
-per method, since a beta means something else in each; no other setting differs, and no method gets the
-likelihood term unless its name says so (ORPO has it by definition).
+starter answers train prompts twice, a simulated person with a taste prefers one of the two, and every method
+learns from the same pairs for the same number of visits: SFT on the chosen answers, each pair loss, KTO and
+apo_zero_unpaired on the two answers as a desirable and an undesirable rating. Betas and the like are set per
+method, since a beta means something else in each; no other setting differs, and no method gets the likelihood
+term unless its name says so (ORPO has it by definition).
 
 The table holds, on pairs of held-out prompts, how often the chosen answer gained more over the base than the
 rejected one and by how many nats, and how the two changed; then how often bad habits show in answers sampled
