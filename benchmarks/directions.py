@@ -1,17 +1,17 @@
 """Each way to train, alone on the starter policy: does it move it the right way?
 
 Run `python -m benchmarks.directions` (no service, no GPU; about a minute of one core for each method). The
-starter answers train prompts twice, a simulated person with a taste prefers one answer of each pair, and
-every method learns from the same pairs for the same number of visits: SFT on the chosen answers, each pair
-loss, KTO and apo_zero_unpaired on the two answers as a desirable and an undesirable rating. Betas and the
-like are set per method, since a beta means something else in each; no other setting differs, and no method
-gets the likelihood term unless its name says so (ORPO has it by definition).
+starter answers train prompts twice, a simulated person with a taste prefers one of the two, and every method
+learns from the same pairs for the same number of visits: SFT on the chosen answers, each pair loss, KTO and
+apo_zero_unpaired on the two answers as a desirable and an undesirable rating. Betas and the like are set per
+method, since a beta means something else in each; no other setting differs, and no method gets the likelihood
+term unless its name says so (ORPO has it by definition).
 
-The table holds, on pairs of held-out prompts, how often the chosen answer gained more over the base than
-the rejected one and by how many nats, and how the two changed; then how often bad habits show in answers
-sampled to held-out prompts, with the seeds the base answered them with. A method moves the right way when
-both differ by more than two standard errors: accuracy above one half, and the share of answers with any
-habit below the base's, prompt by prompt. The last line is JSON.
+The table holds, on pairs of held-out prompts, how often the chosen answer gained more over the base than the
+rejected one and by how many nats, and how the two changed; then how often bad habits show in answers sampled
+to held-out prompts, with the seeds the base answered them with. A method moves the right way when both differ
+by more than two standard errors: accuracy above one half, and the share of answers with any habit below the
+base's, prompt by prompt. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ METHODS = (
         Method(name, "pairs", {"loss": name})
         for name in ("sigmoid", "cdpo", "hinge", "robust", "exo", "apo_zero", "apo_down", "aot")
     ),
+    # It has no lower bound: at the others' rate it runs away, so it is shown at a quarter of it too.
+    Method("robust, rate / 4", "pairs", {"loss": "robust", "learning_rate": 5e-4}),
     # Their gap is in nats a token, some twenty times smaller than an answer's.
     Method("ipo", "pairs", {"loss": "ipo", "beta": 1.0}),
     Method("sigmoid_norm", "pairs", {"loss": "sigmoid_norm", "beta": 3.0}),
