@@ -14,6 +14,7 @@ from pathlib import Path
 
 Line = Mapping[str, object]
 
+TAIL_BYTES = 200
 NOT_METRICS = frozenset({"stage", "event", "step", "max_steps"})
 
 
@@ -76,28 +77,40 @@ class StageCurves:
         return min(self.last_step / self.max_steps, 1.0) if self.max_steps else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """How much of a file was read, its last bytes to know it again by, and its lines."""
+
+    size: int = 0
+    tail: bytes = b""
+    lines: list[dict[str, object]] = field(default_factory=list)
+
+
 class ProgressReader:
     """Reads growing progress files; a file that was read before costs only what was added since."""
 
     def __init__(self, most_files: int = 4) -> None:
         self._most_files = most_files
-        self._known: dict[Path, tuple[int, list[dict[str, object]]]] = {}  # path -> bytes read, their lines
+        self._known: dict[Path, _Read] = {}
         self._lock = threading.Lock()
 
     def read(self, path: Path) -> list[dict[str, object]]:
         """Every whole line so far; a line still being written is left for next time. [] without a file."""
         with self._lock:
-            read, lines = self._known.pop(path, (0, []))
+            before = self._known.pop(path, _Read())
             try:
                 with path.open("rb") as file:
-                    if file.seek(0, 2) < read:  # a new file under the old name
-                        read, lines = 0, []
-                    file.seek(read)
+                    file.seek(max(before.size - len(before.tail), 0))
+                    if file.read(len(before.tail)) != before.tail:  # another file under the old name
+                        before = _Read()
+                        file.seek(0)
                     whole, newline, _ = file.read().rpartition(b"\n")
             except FileNotFoundError:
                 return []
-            lines = lines + [json.loads(line) for line in whole.splitlines()]
-            self._known[path] = (read + len(whole) + len(newline), lines)
+            added = whole + newline
+            lines = before.lines + [json.loads(line) for line in added.splitlines()]
+            tail = (before.tail + added)[-TAIL_BYTES:]
+            self._known[path] = _Read(before.size + len(added), tail, lines)
             while len(self._known) > self._most_files:
                 self._known.pop(next(iter(self._known)))
             return list(lines)
