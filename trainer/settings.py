@@ -217,6 +217,14 @@ class GuardSettings:
             )
 
 
+def starter_guards() -> GuardSettings:
+    """The starter's held-out loss goes up and down by noise for most of its training: nothing stops early.
+
+    docs/training.md, "Guards", has the figures.
+    """
+    return GuardSettings(patience=0)
+
+
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
     """round.json: all a round needs besides its snapshot. `live_adapter` None means the base is live."""

@@ -48,7 +48,6 @@ class Watched:
     pad_id: int
     beta: float
     label_smoothing: float
-    sft_weight: float = 0.0
     base: list[list[float]] = field(default_factory=list)
     reference: list[list[float]] = field(default_factory=list)
 
@@ -70,7 +69,6 @@ class Watched:
         margins = self.beta * (gains[:, 0] - gains[:, 1])
         eps = self.label_smoothing
         losses = -(1 - eps) * F.logsigmoid(margins) - eps * F.logsigmoid(-margins)
-        losses = losses - self.sft_weight * policy[:, 0] / lengths
         return Standing(
             loss=losses.mean().item(),
             accuracy=((margins > 0).double() + 0.5 * (margins == 0).double()).mean().item(),
