@@ -35,7 +35,7 @@ from store.effective import QualitySettings
 from store.errors import BadValue
 from store.queue_settings import QueueSettings
 from store.replay import ReplaySettings
-from trainer.limits import GateSettings, GuardSettings
+from trainer.limits import GateSettings, GuardSettings, starter_guards
 from trainer.planner import TriggerSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import TrainerSettings, starter_settings
@@ -268,7 +268,7 @@ class ServeSettings(BaseSettings):
             ),
             trainer=self._trainer(),
             gate=GateSettings(**self.gate.model_dump()),  # type: ignore[attr-defined]
-            guards=GuardSettings(**self.guards.model_dump()),  # type: ignore[attr-defined]
+            guards=self._guards(),
             triggers=TriggerSettings(
                 min_new_labels=self.min_new_labels,
                 max_wait_hours=self.max_wait_hours,
@@ -287,13 +287,22 @@ class ServeSettings(BaseSettings):
         asked = self.trainer.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
         return dataclasses.replace(suited, **asked)
 
+    def _guards(self) -> GuardSettings:
+        """As `_trainer`: nothing stops the starter early."""
+        suited = starter_guards() if self.model is None else GuardSettings()
+        asked = self.guards.model_dump(exclude_unset=True)  # type: ignore[attr-defined]
+        return dataclasses.replace(suited, **asked)
+
     def shown_host(self) -> str:
         """The host to print in a link: a listening address such as 0.0.0.0 is no place to go to."""
         return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
 
     def masked(self) -> dict[str, Any]:
         """Every effective value; a secret only says whether it is set."""
-        shown = self.model_dump(mode="json") | {"trainer": dataclasses.asdict(self._trainer())}
+        shown = self.model_dump(mode="json") | {
+            "trainer": dataclasses.asdict(self._trainer()),
+            "guards": dataclasses.asdict(self._guards()),
+        }
         judge = shown["judge"] | {"key": "set" if shown["judge"]["key"] else None}
         return shown | {"admin_token": "set" if self.admin_token else None, "judge": judge}
 

@@ -68,7 +68,7 @@ class Guarded:
             sweep(folder, self.origin)
         trainer.accelerator.wait_for_everyone()
         checkpoint = find_checkpoint(folder, self.origin)
-        guards = self._build_guards(stage, pad_id, tell)
+        guards = self._build_guards(pad_id, tell)
         saver = SaveState(
             trainer, folder, self.origin, self.plan.guards, guards, self.clock, self.stopping, tell
         )
@@ -85,7 +85,7 @@ class Guarded:
             self._finish(stage, trainer, "; ".join(note for note in notes if note))
         return result
 
-    def _build_guards(self, stage: str, pad_id: int, tell: Tell) -> dict[str, Guard]:
+    def _build_guards(self, pad_id: int, tell: Tell) -> dict[str, Guard]:
         settings = self.plan.guards
         guards: dict[str, Guard] = {"finite": SkipNonFiniteSteps(settings.max_bad_steps, tell)}
         chosen, is_held_out = choose_watched(
@@ -97,7 +97,8 @@ class Guarded:
             logger.info("%s; %d training pairs are watched instead", says, len(chosen))
             tell("no_early_stop", says=says)
         if chosen:
-            watched = Watched(chosen, pad_id, self.plan.trainer, stage)
+            ours = self.plan.trainer
+            watched = Watched(chosen, pad_id, ours.beta, ours.label_smoothing)
             guards["standing"] = WatchStanding(watched, is_held_out, settings, tell)
         return guards
 

@@ -108,3 +108,11 @@ class GuardSettings:
                 f"guards min_holdout_pairs {self.min_holdout_pairs} must be at least 2 and at most"
                 f" max_holdout_pairs {self.max_holdout_pairs}"
             )
+
+
+def starter_guards() -> GuardSettings:
+    """The starter's held-out loss goes up and down by noise for most of its training: nothing stops early.
+
+    docs/training.md, "Guards", has the figures.
+    """
+    return GuardSettings(patience=0)

@@ -1,6 +1,7 @@
 """How a policy in training stands on answers it does not train on: held-out loss, collapse and drift.
 
-Every number comes from summed log-probs of whole answers, under the policy, its reference and the base.
+Every number comes from summed log-probs of whole answers, under the policy, its reference and the base. Knows
+no library trainer's loss, so that DPO and KTO are watched alike.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional as F  # noqa: N812 - its usual name
 from trl.trainer.utils import use_adapter
 
-from trainer.losses import PairLogps, pair_losses
 from trainer.preferences import TrainingPair
-from trainer.settings import TrainerSettings
 
 BATCH = 16  # answers at once
 
@@ -46,8 +46,8 @@ class Watched:
 
     pairs: Sequence[TrainingPair]
     pad_id: int
-    settings: TrainerSettings
-    stage: str = "dpo"
+    beta: float
+    label_smoothing: float
     base: list[list[float]] = field(default_factory=list)
     reference: list[list[float]] = field(default_factory=list)
 
@@ -64,25 +64,17 @@ class Watched:
         """Where the policy stands now. Leaves the model as it was, and draws no random number."""
         policy = torch.tensor(self._score(model, ""), dtype=torch.float64)  # (pairs, 2)
         reference, base = (torch.tensor(t, dtype=torch.float64) for t in (self.reference, self.base))
-        lengths = torch.tensor([[len(p.chosen_ids), len(p.rejected_ids)] for p in self.pairs])
-        pairs = PairLogps(*policy.T, *reference.T, *lengths.T)
-        margins, gains, lengths = pairs.logratio_gap, policy - reference, lengths[:, 0]
+        lengths = torch.tensor([len(pair.chosen_ids) for pair in self.pairs])
+        gains = policy - reference
+        margins = self.beta * (gains[:, 0] - gains[:, 1])
+        eps = self.label_smoothing
+        losses = -(1 - eps) * F.logsigmoid(margins) - eps * F.logsigmoid(-margins)
         return Standing(
-            loss=self._losses(pairs).mean().item(),
+            loss=losses.mean().item(),
             accuracy=((margins > 0).double() + 0.5 * (margins == 0).double()).mean().item(),
             chosen_gain=(gains[:, 0] / lengths).mean().item(),
             drift=((policy - base)[:, 0] / lengths).abs().mean().item(),
         )
-
-    def _losses(self, pairs: PairLogps) -> torch.Tensor:
-        """Of the stage: its own on pairs; of answers alone their likelihood; of ratings, cDPO's."""
-        likelihood = -pairs.chosen / pairs.chosen_tokens
-        if self.stage == "sft":
-            return likelihood
-        settings = self.settings if self.stage == "dpo" else replace(self.settings, loss="cdpo")
-        flip = torch.full_like(pairs.chosen, settings.label_smoothing)
-        losses = pair_losses(pairs, flip, torch.ones_like(flip), settings)
-        return losses + (settings.sft_weight * likelihood if self.stage == "dpo" else 0.0)
 
     def _score(self, model: Any, adapter: str | None) -> list[list[float]]:
         """Log-prob sums under an adapter; None is the base and an empty name the policy itself."""

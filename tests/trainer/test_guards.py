@@ -320,7 +320,7 @@ def test_the_standing_of_an_unchanged_policy_is_that_of_its_reference(base: Any,
     pairs = prepare_pairs(pair_rows(6), base.tokenizer, 256).rows
     policy = settle_policy(start_policy(base.model, settings, None))
     add_fused_lm_head(policy.get_base_model(), outputs=("log_probs",))
-    watched = Watched(pairs, base.tokenizer.pad_token_id, TrainerSettings(sft_weight=0.0))
+    watched = Watched(pairs, base.tokenizer.pad_token_id, 0.1, 0.1)
     watched.remember_start(policy)
     standing = watched.measure(policy)
     assert (standing.accuracy, standing.chosen_gain, standing.drift) == (0.5, 0.0, 0.0)
