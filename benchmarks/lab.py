@@ -8,8 +8,8 @@ what a recipe does to a policy shows.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
@@ -95,6 +95,12 @@ class Lab:
     taste: Taste
     seed: int
     num_events: int = 0
+    _unsaved: list[Event] = field(default_factory=list)
+
+    def save(self) -> None:
+        """Write everything said since the last time, all of it or nothing."""
+        given, self._unsaved = self._unsaved, []
+        self.store.write(lambda _: Decision(None, given))
 
     def add_people(self, names: Sequence[str]) -> None:
         """People without a password, known by their names."""
@@ -160,9 +166,8 @@ class Lab:
             person_id=None,
         )
 
-    def _write(self, events: Any) -> None:
-        given = list(events)
-        self.store.write(lambda _: Decision(None, given))
+    def _write(self, events: Iterable[Event]) -> None:
+        self._unsaved += events
 
 
 def _judgement(task_id: str, person: str, verdict: Verdict, ids: list[str]) -> Event:

@@ -76,6 +76,7 @@ def run_seed(
     lab = Lab(store, taste, seed)
     lab.add_people(list(PEOPLE))
     votes = [[verdict.choice for verdict in lab.judge(pair, PEOPLE, BASE_VERSION)] for pair in pairs]
+    lab.save()
     right = ["left" if taste.compare(*_read(pair)) > 0 else "right" for pair in pairs]
     wrong = [said != truth for given, truth in zip(votes, right, strict=True) for said in given]
     noise = sum(wrong) / len(wrong)

@@ -83,6 +83,7 @@ def run_seed(
             lab.judge(pair, {"ann": NOISE}, BASE_VERSION)
         for answer in chat[num_pairs:]:
             lab.rate(answer, "ann", NOISE, BASE_VERSION)
+        lab.save()
         runs.append(_train_arm(arm, store, dataclasses.replace(settings, order=order, seed=seed), ruler))
         store.close()
     return runs
