@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.batch_answers import Answer, measure_drift, sample_in_batches
 from benchmarks.metrics import Row
 from store.records import Message
 
 OWN_LEARNING_RATE = 5e-5  # what the recipe itself starts with
-BATCH = 100
 
 
 @dataclass(slots=True)
@@ -84,13 +84,20 @@ class GuideRecipe:
 
     def answer(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Row]:
         """One answer a prompt at temperature 1, sampled in large batches."""
+        return [answer.row() for answer in self.sample(prompts, max_tokens)]
+
+    def sample(
+        self, prompts: Sequence[Sequence[Message]], max_tokens: int, temperature: float = 1.0, draw: int = 0
+    ) -> list[Answer]:
+        """The same answers with their ids; another `draw` gives other ones."""
         self._load()
-        self._model.eval()
-        torch.manual_seed(self.seed)
-        rows: list[Row] = []
-        for start in range(0, len(prompts), BATCH):
-            rows += self._answer_batch(prompts[start : start + BATCH], max_tokens)
-        return rows
+        return sample_in_batches(
+            self._model, self._tokenizer, prompts, max_tokens, self.seed + draw, temperature
+        )
+
+    def drift(self, answers: Sequence[Answer]) -> float:
+        """Nats a token from the base, over answers of its own; 0 before the first round."""
+        return measure_drift(self._model, answers) if self.num_rounds else 0.0
 
     def _load(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -99,38 +106,6 @@ class GuideRecipe:
             torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the service's share and ours
             self._model = AutoModelForCausalLM.from_pretrained(self.base_model, dtype=torch.float32)
             self._tokenizer = AutoTokenizer.from_pretrained(self.base_model)
-
-    @torch.inference_mode()
-    def _answer_batch(self, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Row]:
-        template, device = self._tokenizer.apply_chat_template, self._model.device
-        texts = [template(list(prompt), tokenize=False, add_generation_prompt=True) for prompt in prompts]
-        batch = self._tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-        )
-        drawn = self._model.generate(
-            **batch.to(device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=max_tokens,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-        tokens = drawn.sequences[:, batch["input_ids"].shape[1] :]  # (batch, new tokens)
-        logps = torch.stack(drawn.logits, dim=1).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        return [
-            self._read_row(tuple(prompt), tokens[place], logps[place]) for place, prompt in enumerate(prompts)
-        ]
-
-    def _read_row(self, messages: tuple[Message, ...], tokens: torch.Tensor, logps: torch.Tensor) -> Row:
-        ends = (tokens == self._tokenizer.eos_token_id).nonzero()
-        has_ended = len(ends) > 0
-        length = (
-            int(ends[0]) + 1 if has_ended else len(tokens)
-        )  # the end token counts, the padding after it does not
-        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
-        return Row(messages, text, float(logps[:length].sum()), length, "stop" if has_ended else "length")
 
 
 def _as_dataset(pairs: Sequence[dict[str, Any]]) -> Any:

@@ -54,7 +54,7 @@ def test_a_snapshot_is_rebuilt_and_compared_with_the_rounds_own(
     data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     store = Store.open(data)
-    judge_pairs(store, 3)
+    judge_pairs(store, 3, name="carl")
     snapshot = data / "rounds" / "rd_1" / "snapshot"
     sha256 = write_snapshot(store, snapshot, 0.0).sha256
     judge_pairs(store, 2, name="bob")
