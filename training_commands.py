@@ -139,6 +139,7 @@ def fine_tune(argv: list[str]) -> None:
     parser.add_argument("--optimizer", help="as --trainer.optimizer")
     args = parser.parse_args(argv)
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not spin
     from trainer.settings import BaseModel
     from trainer.whole import train_whole
 
