@@ -46,7 +46,7 @@ _REPORT = "stage.json"
 class Guarded:
     """What the stages of one round share: where their state lies, what they watch, and their time.
 
-    `notes` says of a stage why it ended before its last step, where it did.
+    `notes` says of a stage why it ended before its last step, where it did, and `skipped` why it never began.
     """
 
     folder: Path
@@ -58,6 +58,7 @@ class Guarded:
     holdout: Sequence[TrainingPair]
     pairs: Sequence[TrainingPair]
     notes: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def train(self, trainer: Any, stage: str, pad_id: int) -> Any:
         """Run a library trainer to its end under the guards; from its newest checkpoint when there is one."""
@@ -130,7 +131,9 @@ class Guarded:
         return load_file(folder / _WEIGHTS)
 
     def say(self, stage: str, trained_on: str) -> str:
-        """What a stage trained on, and why it ended early if it did."""
+        """What a stage trained on, and why it ended early if it did; or why it was skipped."""
+        if stage in self.skipped:
+            return f"skipped: {self.skipped[stage]}"
         return "; ".join(part for part in (trained_on, self.notes.get(stage)) if part)
 
 

@@ -119,7 +119,7 @@ def train(
         if policy is not None:
             weights = read_weights(policy)
         if weights is not None and guarded.clock.is_up:
-            guarded.notes[stage.name] = "no time was left for it"
+            guarded.skipped[stage.name] = "no time was left for it"
             continue
         if policy is not None:
             policy.unload()

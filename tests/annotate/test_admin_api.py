@@ -240,7 +240,7 @@ def test_the_api_describes_itself_without_any_other_server(
 
 
 def test_a_refusal_of_another_room_keeps_its_sentence(store: Store, people: dict[str, Credentials]) -> None:
-    def refuse(_actor: str, _without: Sequence[str] = ()) -> Round:
+    def refuse(_actor: str, _without: Sequence[str] = (), _fresh: bool = False) -> Round:
         raise BadValue("there are no labels to train on")
 
     with open_client(make_services(store, start_round=refuse)) as client:

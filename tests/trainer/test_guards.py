@@ -103,7 +103,9 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, str], Inject]
 
 
 def _spoil_output(_module: Any, _inputs: Any, outputs: Any) -> None:
-    outputs.log_probs = outputs.log_probs * NAN
+    for name in ("logits", "log_probs"):  # DPO reads one, KTO and the evaluations the other
+        if getattr(outputs, name, None) is not None:
+            setattr(outputs, name, getattr(outputs, name) * NAN)
 
 
 MOMENTS = [
