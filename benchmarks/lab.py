@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
@@ -197,11 +197,14 @@ def train_on(
 ) -> dict[str, str]:
     """A round's training on a snapshot; the adapter lies in `folder/adapter`. Returns what each stage did."""
     from trainer.answers import prepare_answers
+    from trainer.guarded import begin_guarded
+    from trainer.limits import GuardSettings
     from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
     from trainer.progress import ProgressLog
     from trainer.publish import save_adapter
     from trainer.qlora import load_base
     from trainer.stages import plan_stages, train
+    from trainer.stopping import Stopping
 
     folder.mkdir(parents=True, exist_ok=True)
     described = BaseModel(STARTER, quantization="none", dtype="float32")
@@ -215,7 +218,11 @@ def train_on(
         prepare_ratings(ratings, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed),
         prepare_answers(pairs, ratings, base.tokenizer, settings),
     )
-    policy = train(folder, plan, base, live, stages, ProgressLog(folder / "progress.jsonl"))
+    # Nothing is watched or saved: every way is to run to its last step.
+    plan = replace(plan, guards=GuardSettings(max_collapse=0, max_drift=0, patience=0, save_minutes=0))
+    progress = ProgressLog(folder / "progress.jsonl")
+    guarded = begin_guarded(folder, plan, base.fingerprint, "", {}, progress, Stopping(), (), ())
+    policy = train(plan, base, live, stages, guarded)
     save_adapter(policy, folder / "adapter")
     return {stage.name: stage.describe() for stage in stages}
 

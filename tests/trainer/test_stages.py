@@ -17,10 +17,12 @@ from tests.store.test_snapshots import judge_together
 from tests.trainer.conftest import accuracy, ids, pair_rows, rating_rows
 from trainer.answers import AnswerCollator, build_answer_trainer, prepare_answers, train_answers
 from trainer.dpo import pair_dataset
+from trainer.guarded import begin_guarded
 from trainer.preferences import prepare_pairs, prepare_ratings, read_pairs, read_ratings
 from trainer.qlora import read_weights, start_policy
 from trainer.settings import BaseModel, RoundPlan
 from trainer.stages import plan_stages, train
+from trainer.stopping import Stopping
 
 
 @pytest.fixture
@@ -118,7 +120,8 @@ def test_each_stage_goes_on_from_where_the_one_before_ended(base, sft, tmp_path,
         return replace(stage, run=run)
 
     told = RoundPlan("r", "v1", "v0", BaseModel("unused"), trainer=settings)
-    train(tmp_path, told, base, None, [watch(stage) for stage in stages], progress)
+    guarded = begin_guarded(tmp_path, told, "", "", {}, progress, Stopping(), (), ())
+    train(told, base, None, [watch(stage) for stage in stages], guarded)
     assert begun[0] is None
     for weights, before in zip(begun[1:], ended, strict=False):
         assert all(torch.equal(weights[name], before[name]) for name in before)
