@@ -17,7 +17,9 @@ base's, prompt by prompt. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for method in METHODS:
             if not only or method.name in only:
                 found[method.name] = run_method(method, data, settings, Path(scratch))
-                say(f"{method.name}: {describe(found[method.name])}")
+                say(format_row(method.name, found[method.name]))  # a run that is ended leaves what it found
     print(format_table(shares, found))
     print(json.dumps(as_json(shares, found, settings)))
     return 0
@@ -220,23 +222,25 @@ def train_chosen(base: LoadedBase, rows: Sequence[PairRow], told: TrainerSetting
     told_sft = SftSettings(
         batch_size=BATCH, epochs=told.epochs, learning_rate=told.learning_rate, seed=told.seed, log_every=1
     )
-    train_sft(model, base.tokenizer, examples, told_sft, folder / "work")
+    with contextlib.redirect_stdout(sys.stderr):  # the library prints each step
+        train_sft(model, base.tokenizer, examples, told_sft, folder / "work")
     return model
-
-
-def describe(movement: Movement) -> str:
-    return (
-        f"accuracy {movement.accuracy:.3f}, margin {movement.margin:+.2f}, any habit {movement.any_habit:.3f}"
-    )
 
 
 def format_table(base: Mapping[str, float], found: Mapping[str, Movement]) -> str:
     """One row a method, in Markdown, the base first."""
     head = ("", "loss", "accuracy", "margin", "chosen", "rejected", *HABITS, "any habit", "right way")
     blank = ("base", *[""] * 5, *(f"{base[habit]:.3f}" for habit in HABITS), f"{base['any']:.3f}", "")
-    lines = [head, ["---"] * len(head), blank]
-    lines += [(name, *_cells(movement)) for name, movement in found.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [_join(line) for line in (head, ["---"] * len(head), blank)]
+    return "\n".join([*lines, *(format_row(name, movement) for name, movement in found.items())])
+
+
+def format_row(name: str, movement: Movement) -> str:
+    return _join([name, *_cells(movement)])
+
+
+def _join(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cells(m: Movement) -> list[str]:
