@@ -98,7 +98,6 @@ class ServeSettings(BaseSettings):
         cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,
-        nested_model_default_partial_update=True,
         use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from settings import ServeSettings, SettingsRefused
+from trainer.settings import TrainerSettings, starter_settings
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,14 @@ def test_a_flag_beats_the_environment_which_beats_the_file(
     assert settings.port == 3333
     assert settings.plan().triggers.min_new_labels == 22
     assert settings.plan().trainer.beta == 0.11
+
+
+def test_one_flag_of_a_group_leaves_the_rest_as_it_suits_the_starter() -> None:
+    """A default that was merged under the flag once counted as asked for: the rate fell to a hundredth."""
+    trainer = ServeSettings.read(["--trainer.max-steps", "60"], "serve").plan().trainer
+    assert trainer == replace(starter_settings(), max_steps=60)
+    asked = ServeSettings.read(["--model", "some", "--trainer.max-steps", "60"], "serve").plan().trainer
+    assert asked == TrainerSettings(max_steps=60)
 
 
 def test_a_group_is_reached_by_flag_and_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
