@@ -197,7 +197,10 @@ CHECKS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("python app.py judge", check_judge),
     ("python app.py erase-person", check_erase_person),
     ("python -m benchmarks.", check_benchmark_flags),
-    ("python -m pytest -m slow", lambda command, _: check_plain(command + " --collect-only -q", ROOT)),
+    (
+        "python -m pytest -m slow",
+        lambda command, _: check_plain(command + " --collect-only -q tests/store", ROOT),
+    ),
     ("python app.py", check_plain),
 )
 

@@ -9,6 +9,9 @@ import pytest
 from benchmarks.training import CASES, format_case, summarise
 from benchmarks.training_pairs import make_word_pairs, read_pairs, write_pairs
 
+# Trains for minutes in all, in processes of its own.
+pytestmark = pytest.mark.slow
+
 
 def found(ours: float, difference: float) -> dict[str, object]:
     times = {"guide": 400.0, "stock": 200.0, "tuned": 150.0, "ours": ours, "floor": 40.0}

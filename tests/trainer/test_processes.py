@@ -22,6 +22,10 @@ from trainer.qlora import load_base, place_base
 from trainer.round_process import check_launch, round_command
 from trainer.settings import BaseModel, RoundPlan, TrainerSettings
 
+# Trains for minutes in all, in processes of its own.
+pytestmark = pytest.mark.slow
+
+
 REPOSITORY = Path(__file__).parents[2]
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 # Sums in another order differ in float32's last digits. Where a gradient is next to nothing AdamW makes much

@@ -33,6 +33,10 @@ from trainer.limits import GateSettings, GuardSettings
 from trainer.settings import BaseModel, RoundPlan, TrainerSettings
 from trainer.stopping import CANCELLED, STOPPED
 
+# Trains for minutes in all, in processes of its own.
+pytestmark = pytest.mark.slow
+
+
 TRAINER = TrainerSettings(
     learning_rate=1e-3,
     kto_learning_rate=1e-3,

@@ -26,6 +26,10 @@ from trainer.sweep import (
     show_flags,
 )
 
+# Trains for minutes in all, in processes of its own.
+pytestmark = pytest.mark.slow
+
+
 TRAINER = TrainerSettings(learning_rate=1e-3, beta=0.5, max_length=256, rank=8, alpha=16, sft_weight=0.0)
 GATE = GateSettings(num_prompts=4, max_tokens=8, max_entropy_ratio=9.0, max_drift=9.0, max_own_drift=9.0)
 

@@ -20,6 +20,10 @@ from trainer.settings import BaseModel, RoundPlan
 from trainer.supervisor import RoundSettings
 from trainer.warm_start import LOST, WarmRound, WarmStart
 
+# Trains for minutes in all, in processes of its own.
+pytestmark = pytest.mark.slow
+
+
 ROUNDS = RoundSettings(warm=True, nice=7)
 
 

@@ -23,6 +23,9 @@ from trainer.qlora import load_base, read_weights, start_policy
 from trainer.settings import OPTIMIZER_BYTES, BaseModel
 from trainer.whole import build_whole_trainer, read_margins, train_whole
 
+# Trains for minutes in all, in processes of its own.
+pytestmark = pytest.mark.slow
+
 
 def prepared(base: Any, count: int, seed: int = 0) -> Any:
     return prepare_pairs(pair_rows(count, seed), base.tokenizer, 256).rows
