@@ -237,7 +237,7 @@ def test_leaving_out_and_retraining_without_somebody_starts_a_round(admin: Page,
     admin.locator("#person-without-confirm").click()
     expect(admin.locator("#person-training-says")).to_contain_text("started without lefty")
     admin.get_by_role("tab", name="Overview").click()
-    expect(admin.locator("#progress")).to_contain_text("step 40/60")
+    expect(admin.locator("#progress")).to_contain_text("step 269/352")
     admin.locator("#cancel").click()
     expect(admin.locator("#progress")).to_contain_text("cancelled")
 
