@@ -99,7 +99,7 @@ def build_pair_trainer(
         ref_model=start.reference_model,
         args=config,
         train_dataset=share_rows(
-            pair_dataset(rows, settings.label_smoothing), config, folder / "work" / "dpo"
+            pair_dataset(rows, settings.label_smoothing), config, folder / "work" / "dpo" / "rows"
         ),
         data_collator=SharedPromptCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
@@ -128,7 +128,7 @@ def train_dpo(
     """Train on the pairs, for a round under its guards; returns the PEFT model whose "default" adapter is the
     new policy."""
     trainer = build_pair_trainer(start, tokenizer, rows, settings, folder)
-    trainer.add_callback(ReportProgress(progress, "dpo"))
+    trainer.add_callback(ReportProgress(progress, "dpo", settings.loss not in REFERENCE_FREE))
     result = guarded.train(trainer, "dpo", tokenizer.pad_token_id) if guarded else trainer.train()
     logger.info(
         "dpo: %d pairs, %d steps, mean loss %.4f", len(rows), result.global_step, result.training_loss

@@ -146,7 +146,7 @@ def build_rating_trainer(
     trainer = RatingTrainer(
         model=start.model,
         args=config,
-        train_dataset=share_rows(rows, config, folder / "work" / "kto"),
+        train_dataset=share_rows(rows, config, folder / "work" / "kto" / "rows"),
         data_collator=WeightedCollator(DataCollatorForUnpairedPreference(tokenizer.pad_token_id)),
         processing_class=tokenizer,
         peft_config=start.peft_config,

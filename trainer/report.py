@@ -234,7 +234,7 @@ def _write_settings(plan: Mapping[str, Any]) -> str:
         return _nothing("There is no plan yet.")
     rows = [
         [f"--{group}.{name.replace('_', '-')}", json.dumps(value)]
-        for group in ("trainer", "gate")
+        for group in ("trainer", "guards", "gate")
         for name, value in plan.get(group, {}).items()
     ]
     packages = [[name, str(number)] for name, number in plan.get("packages", {}).items()]

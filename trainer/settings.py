@@ -177,6 +177,11 @@ class TrainerSettings:
             raise BadValue("trainer loss 'exo' is infinite at label_smoothing 0; its paper takes 0.001")
         if self.loss == "orpo" and self.sft_weight == 0.0:
             raise BadValue("trainer loss 'orpo' needs its likelihood term: sft_weight 1.0 is its paper's")
+        if self.loss == "aot" and self.processes > 1:
+            raise BadValue(
+                "trainer loss 'aot' compares the quantiles of a whole step, and each of several processes sees"
+                " only its share: set processes 1, or take another loss"
+            )
         if self.loss == "aot" and self.wpo:
             raise BadValue("trainer wpo cannot weigh loss 'aot', which compares quantiles and not pairs")
         if self.batch_size < 2 and (self.loss == "aot" or self.wpo):

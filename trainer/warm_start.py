@@ -17,7 +17,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 ANSWER_S = 10.0  # a fork takes milliseconds; who takes longer is stuck
-LOST = 143  # a round whose warm process died is ended by SIGTERM
+LOST = -signal.SIGTERM  # what ends a round whose warm process died; it can be resumed
 
 
 class WarmStart:

@@ -328,7 +328,8 @@ def test_a_choice_that_was_not_saved_survives_a_reload_and_enter_saves_it(
     page.keyboard.press("Escape")
     page.keyboard.press("e")
     page.route("**/gradio_api/run/**", lambda route: route.abort())
-    page.keyboard.press("4")
+    with page.expect_event("requestfailed", lambda request: "/gradio_api/run/" in request.url):
+        page.keyboard.press("4")  # the page asks a moment later: without waiting, it may ask after the break
     page.unroute("**/gradio_api/run/**")
     page.reload()
     page.wait_for_selector(READY)
