@@ -87,7 +87,10 @@ def run_seed(
         write_majority(weighted / "snapshot", plain / "snapshot", pairs, votes)
         arms = {
             "weighted cDPO": (weighted, dataclasses.replace(settings, seed=seed)),
-            "plain sigmoid": (plain, dataclasses.replace(settings, seed=seed, loss="sigmoid", label_smoothing=0.0)),
+            "plain sigmoid": (
+                plain,
+                dataclasses.replace(settings, seed=seed, loss="sigmoid", label_smoothing=0.0),
+            ),
         }
         return [_run_arm(arm, folder, told, ruler, noise) for arm, (folder, told) in arms.items()]
 

@@ -179,8 +179,8 @@ class TrainerSettings:
             raise BadValue("trainer loss 'orpo' needs its likelihood term: sft_weight 1.0 is its paper's")
         if self.loss == "aot" and self.processes > 1:
             raise BadValue(
-                "trainer loss 'aot' compares the quantiles of a whole step, and each of several processes sees"
-                " only its share: set processes 1, or take another loss"
+                "trainer loss 'aot' compares the quantiles of a whole step, and each of several processes"
+                " sees only its share: set processes 1, or take another loss"
             )
         if self.loss == "aot" and self.wpo:
             raise BadValue("trainer wpo cannot weigh loss 'aot', which compares quantiles and not pairs")
