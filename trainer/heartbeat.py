@@ -113,6 +113,20 @@ def hold_folder(folder: Path, holds: bool, wait_s: float = HOLD_WAIT_S) -> Itera
         os.close(handle)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a round's directory right now."""
+    if not (folder / "lock").exists():
+        return False
+    handle = os.open(folder / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock(handle: int, folder: Path, wait_s: float) -> None:
     ends_at = time.monotonic() + wait_s
     while True:
