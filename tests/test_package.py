@@ -66,6 +66,7 @@ def serve_from(python: Path, folder: Path, environment: dict[str, str]) -> None:
         assert service.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_serves_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     python = install(wheel, tmp_path / "env", "--no-deps")
     # The dependencies are borrowed from this environment: on a plain path no .pth file runs, so the checkout

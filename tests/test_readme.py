@@ -86,6 +86,11 @@ def check_make_test(_: str, folder: Path) -> None:  # noqa: ARG001
 
 
 def check_real_model(command: str, folder: Path) -> None:
+    """Its flags are understood; that the service starts with them is `test_a_real_model_is_served`."""
+    assert run(command.replace(" serve ", " config "), folder)
+
+
+def serve_real_model(command: str, folder: Path) -> None:
     """The same flags with a model of this machine in place of the hub's, which no test may ask."""
     words = shlex.split(command.partition("python app.py")[2])
     model = folder / "my-model"
@@ -214,6 +219,12 @@ def test_a_command_of_the_readme_works(command: str, tmp_path: Path) -> None:
     check = next((check for start, check in CHECKS if command.startswith(start)), None)
     assert check is not None, f"nothing here runs {command!r}"
     check(command, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if " serve --model" in c])
+def test_a_real_model_is_served(command: str, tmp_path: Path) -> None:
+    serve_real_model(command, tmp_path)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("curl")])

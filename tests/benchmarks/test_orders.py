@@ -57,6 +57,7 @@ def test_every_seed_is_run_in_both_orders_and_the_difference_is_paired(
     assert "| 2 | win_rate | 1.000 ± 0.000 | 1.000 ± 0.000 | 0.000 ± 0.000 |" in printed
 
 
+@pytest.mark.slow
 def test_a_stopped_program_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     services, out = Services(), tmp_path / "runs.jsonl"
     services.broken_runs = {2}
@@ -70,6 +71,7 @@ def test_a_stopped_program_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     assert orders.main([*SMALL, "--out", str(out)], Services().open) == 0
 
 
+@pytest.mark.slow
 def test_runs_with_other_settings_are_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "runs.jsonl"
     assert orders.main([*SMALL, "--out", str(out)], Services().open) == 0

@@ -89,7 +89,7 @@ def scattered_votes(draw: st.DrawFn) -> Votes:
 
 
 @crowd_kit
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(scattered_votes(), st.integers(1, 12))
 def test_dawid_skene_equals_crowd_kit_with_missing_votes(votes: Votes, num_steps: int) -> None:
     ours = fit_crowd(votes, EmSettings(num_steps=num_steps, tolerance=-math.inf))
@@ -113,7 +113,7 @@ def test_known_answers_are_taken_as_crowd_kit_takes_them() -> None:
 
 
 @given(scattered_votes())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_swapping_first_and_second_swaps_the_posterior_and_nothing_else(votes: Votes) -> None:
     votes = replace(votes, num_classes=max(2, votes.num_classes))
     swap = (1, 0, *range(2, votes.num_classes))

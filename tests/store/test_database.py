@@ -58,7 +58,7 @@ def check_kills(data_dir: Path, num_rounds: int) -> None:
 
 
 def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
-    check_kills(tmp_path / "data", 10)
+    check_kills(tmp_path / "data", 5)
 
 
 @pytest.mark.slow

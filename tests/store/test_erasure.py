@@ -369,7 +369,7 @@ def check_kills(tmp_path: Path, stride: int) -> None:
 
 
 def test_a_kill_while_erasing_leaves_the_old_or_the_new_state(tmp_path: Path) -> None:
-    check_kills(tmp_path, 5)
+    check_kills(tmp_path, 9)
 
 
 @pytest.mark.slow

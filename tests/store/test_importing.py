@@ -222,7 +222,7 @@ messages = st.lists(
 rows = st.dictionaries(field_names, json_values | messages, max_size=7)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(given_rows=st.lists(rows, min_size=1, max_size=4), name=st.sampled_from([f.name for f in FORMATS]))
 def test_no_row_however_wrong_raises_anything_but_ours_or_is_half_imported(
     given_rows: list[dict[str, Any]], name: str
@@ -241,7 +241,7 @@ def test_no_row_however_wrong_raises_anything_but_ours_or_is_half_imported(
         store.close()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     content=st.binary(max_size=300),
     start=st.sampled_from([b"", b"{", b"[", b'[{"prompt":', b"PAR1", b"prompt,chosen\n"]),
@@ -251,7 +251,7 @@ def test_no_bytes_however_wrong_raise_anything_but_ours(content: bytes, start: b
         preview(io.BytesIO(start + content))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(
     at=st.integers(0, 400),
     byte=st.binary(min_size=1, max_size=2),

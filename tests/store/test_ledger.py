@@ -27,7 +27,7 @@ from tests.store.random_labels import random_events
 LABEL_TABLES = ("judgements", "ratings", "adjudications", "outside_labels")
 # No shrinking: a failing case is a seed, and each try builds every table anew.
 FEW = settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],

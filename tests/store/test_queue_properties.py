@@ -258,7 +258,7 @@ def facts(entry: Entry) -> tuple[object, ...]:
     return entry.task, entry.age, entry.accepted, entry.num_skips, acted, entry.is_gold, entry.is_closed
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [5, pytest.param(150, marks=pytest.mark.slow)])
 def test_whatever_people_do_the_queue_keeps_its_promises(
     monkeypatch: pytest.MonkeyPatch, examples: int
 ) -> None:

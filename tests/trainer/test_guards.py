@@ -110,15 +110,15 @@ def _spoil_output(_module: Any, _inputs: Any, outputs: Any) -> None:
 
 MOMENTS = [
     ("dpo", 0, "gradients"),
-    ("dpo", 3, "loss"),
-    ("dpo", 5, "gradients"),
-    ("kto", 0, "loss"),
-    ("kto", 4, "gradients"),
+    pytest.param("dpo", 3, "loss", marks=pytest.mark.slow),
+    pytest.param("dpo", 5, "gradients", marks=pytest.mark.slow),
+    ("kto", 4, "loss"),
+    pytest.param("kto", 0, "gradients", marks=pytest.mark.slow),
 ]
 BREAKING = [
-    ("dpo", 0, "weights"),
+    pytest.param("dpo", 0, "weights", marks=pytest.mark.slow),
     ("dpo", 5, "weights"),
-    ("dpo", 2, "optimizer"),
+    pytest.param("dpo", 2, "optimizer", marks=pytest.mark.slow),
     ("kto", 4, "optimizer"),
 ]
 
