@@ -95,8 +95,17 @@ def serious_faults(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("tab", TABS)
-@pytest.mark.parametrize("theme", ["light", "dark"])
+# In the dark the tabs with the most colours; the others by `-m slow`.
+LOOKS = [
+    *((tab, "light") for tab in TABS),
+    *(
+        pytest.param(tab, "dark", marks=() if tab in ("rounds", "quality") else pytest.mark.slow)
+        for tab in TABS
+    ),
+]
+
+
+@pytest.mark.parametrize(("tab", "theme"), LOOKS)
 def test_a_tab_reads_the_store_fits_a_phone_and_has_no_serious_fault(
     admin: Page, url: str, tab: str, theme: str, browser: Browser, browser_context_args: dict[str, Any]
 ) -> None:

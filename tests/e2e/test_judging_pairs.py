@@ -1,4 +1,4 @@
-"""Fifty pairs of the starter policy, judged by keyboard at one key each, then some by touch on a phone.
+"""Pairs of the starter policy, judged by keyboard at one key each, then some by touch on a phone.
 
 What was pressed is held against what the store keeps once the service has stopped; the time from key to next
 item is printed, not judged: it depends on the machine.
@@ -27,7 +27,6 @@ from tests.running import RunningService
 
 PASSWORD = "heed-test-password"
 PHONE = {"width": 390, "height": 844}
-NUM_PAIRS = 50
 # What the keys say on the scale of five: the side that is chosen, how strongly.
 SAYS: dict[str, tuple[str, str | None, int]] = {
     "1": ("prefer", "left", 2),
@@ -147,7 +146,7 @@ def find_faults(page: Page) -> list[str]:
 
 
 @pytest.fixture
-def fifty(tmp_path: Path) -> Iterator[RunningService]:
+def service(tmp_path: Path) -> Iterator[RunningService]:
     flags = ("--max-wait-hours", "0", "--min-new-labels", "100000", "--rollout.ready-pairs", "70")
     running = RunningService(tmp_path / "data", flags)
     running.start()
@@ -168,10 +167,10 @@ def wait_until_written(service: RunningService, num_pairs: int) -> None:
     raise AssertionError(f"the starter policy did not write {num_pairs} pairs in time")
 
 
-def rate_fifty(rater: Rater) -> None:
-    """Fifty pairs; among them an undo, two skips, a flag, an edit and a look at what differs."""
+def rate_pairs(rater: Rater, num_pairs: int) -> None:
+    """So many pairs; among them an undo, two skips, a flag, an edit and a look at what differs."""
     page = rater.page
-    for number in range(NUM_PAIRS - 6):
+    for number in range(num_pairs - 6):
         rater.rate(KEYS[number % len(KEYS)])
 
     rater.rate("1")
@@ -239,31 +238,33 @@ def read_acts(data: Path) -> list[Said]:
     return acts
 
 
+@pytest.mark.parametrize("num_pairs", [20, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright's own sockets at the end of a context
-def test_fifty_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_pressed(
-    fifty: RunningService,
+def test_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_pressed(
+    service: RunningService,
+    num_pairs: int,
     browser: Browser,
     browser_context_args: dict[str, Any],
     guard: Guard,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with fifty.client() as client:
+    with service.client() as client:
         body = {"name": "ann", "role": "annotator", "password": PASSWORD}
         assert client.post("/v1/people", json=body).status_code == 201
-    wait_until_written(fifty, NUM_PAIRS + 10)
+    wait_until_written(service, num_pairs + 10)
 
     arguments = {**browser_context_args, "bypass_csp": True}
-    desk = Rater(open_annotate(browser, guard, fifty.url, arguments))
+    desk = Rater(open_annotate(browser, guard, service.url, arguments))
     faults = find_faults(desk.page)
     desk.page.keyboard.press("Enter")  # the guidelines are read
     desk.wait_for_other("")
     faults += find_faults(desk.page)
-    rate_fifty(desk)
-    assert len(desk.said) == NUM_PAIRS
-    expect(desk.page.locator("#status")).to_contain_text(f"{NUM_PAIRS} today")
+    rate_pairs(desk, num_pairs)
+    assert len(desk.said) == num_pairs
+    expect(desk.page.locator("#status")).to_contain_text(f"{num_pairs} today")
     desk.page.context.close()
 
-    hand = open_annotate(browser, guard, fifty.url, {**arguments, "viewport": PHONE, "has_touch": True})
+    hand = open_annotate(browser, guard, service.url, {**arguments, "viewport": PHONE, "has_touch": True})
     touch = Rater(hand)
     touch.wait_for_other("")
     faults += find_faults(hand)
@@ -278,5 +279,5 @@ def test_fifty_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_press
             f"p50 {statistics.median(waits):.0f} ms, p95 {p95:.0f} ms\n"
         )
     assert not faults, "\n".join(faults)
-    fifty.stop()
-    assert read_acts(fifty.data) == desk.said + touch.said
+    service.stop()
+    assert read_acts(service.data) == desk.said + touch.said
