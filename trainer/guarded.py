@@ -16,6 +16,7 @@ from typing import Any
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
+from trainer.agreeing import Gather, any_claims, gather_between_stages, gather_over
 from trainer.checkpoints import (
     FINISHED,
     WORK,
@@ -31,10 +32,10 @@ from trainer.guards import Clock, SkipNonFiniteSteps, Tell, WatchStanding
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog
 from trainer.qlora import PolicyStart, Weights, read_weights, settle_weights
-from trainer.saving import Guard, SaveState, restore_guards
+from trainer.saving import EndInTime, Guard, SaveState, restore_guards
 from trainer.settings import RoundPlan
 from trainer.stopping import Stopped, Stopping
-from trainer.watching import Watched, choose_watched
+from trainer.watching import Watched, choose_watched, watched_loss
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class Guarded:
             sweep(folder, self.origin)
         trainer.accelerator.wait_for_everyone()
         checkpoint = find_checkpoint(folder, self.origin)
-        guards = self._build_guards(pad_id, tell)
+        gather = gather_over(trainer)
+        guards = self._build_guards(stage, pad_id, gather, tell)
+        in_time = EndInTime(self.clock, self.plan.guards.max_minutes, gather, tell)
         saver = SaveState(
             trainer, folder, self.origin, self.plan.guards, guards, self.clock, self.stopping, tell
         )
@@ -78,15 +81,15 @@ class Guarded:
             logger.info("%s goes on after step %d", stage, step_of(checkpoint))
             tell("resumed", at_step=step_of(checkpoint))
         trainer.pop_callback(SkipNonFiniteSteps)
-        for callback in (*guards.values(), saver):
+        for callback in (in_time, *guards.values(), saver):
             trainer.add_callback(callback)
         with self.stopping.waiting():
             result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            notes = [saver.note, *(getattr(guard, "note", None) for guard in guards.values())]
+            notes = [in_time.note, *(getattr(guard, "note", None) for guard in guards.values())]
             self._finish(stage, trainer, "; ".join(note for note in notes if note))
         return result
 
-    def _build_guards(self, pad_id: int, tell: Tell) -> dict[str, Guard]:
+    def _build_guards(self, stage: str, pad_id: int, gather: Gather, tell: Tell) -> dict[str, Guard]:
         settings = self.plan.guards
         guards: dict[str, Guard] = {"finite": SkipNonFiniteSteps(settings.max_bad_steps, tell)}
         chosen, is_held_out = choose_watched(
@@ -98,9 +101,8 @@ class Guarded:
             logger.info("%s; %d training pairs are watched instead", says, len(chosen))
             tell("no_early_stop", says=says)
         if chosen:
-            ours = self.plan.trainer
-            watched = Watched(chosen, pad_id, ours.beta, ours.label_smoothing)
-            guards["standing"] = WatchStanding(watched, is_held_out, settings, tell)
+            watched = Watched(chosen, pad_id, watched_loss(stage, self.plan.trainer))
+            guards["standing"] = WatchStanding(watched, is_held_out, settings, tell, gather)
         return guards
 
     def _finish(self, stage: str, trainer: Any, note: str) -> None:
@@ -124,11 +126,16 @@ class Guarded:
         if find_fault(folder, self.origin) is not None:
             return None
         report = json.loads((folder / _REPORT).read_text("utf-8"))
-        self.clock.add(report["spent_s"] - self.clock.spent_s)
+        self.clock.go_on_from(report["spent_s"])
         if report["note"]:
             self.notes[stage] = report["note"]
         self.progress.event(stage, "finished_before")
         return load_file(folder / _WEIGHTS)
+
+    def has_time(self) -> bool:
+        """Whether another stage may begin: of several processes none finds the time over."""
+        (is_up,) = any_claims([self.clock.is_up], gather_between_stages(self.plan.trainer.processes))
+        return not is_up
 
     def say(self, stage: str, trained_on: str) -> str:
         """What a stage trained on, and why it ended early if it did; or why it was skipped."""
