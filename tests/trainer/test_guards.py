@@ -395,8 +395,12 @@ def at_gap(nats_a_token: float) -> PairLogps:
 
 @pytest.mark.parametrize(
     ("loss", "beta", "near", "far"),
-    [("ipo", 0.1, 1.0, 3.0), ("simpo", 2.0, 0.2, 1.0), ("sigmoid_norm", 5.0, 0.1, 0.4)]
-    + [("sigmoid", 0.1, 0.6, 2.0)],
+    [
+        ("ipo", 0.1, 1.0, 3.0),
+        ("simpo", 2.0, 0.2, 1.0),
+        ("sigmoid_norm", 5.0, 0.1, 0.4),
+        ("sigmoid", 0.1, 0.6, 2.0),
+    ],
 )
 def test_a_policy_on_its_way_to_what_the_loss_aims_at_gets_better(
     loss: Any, beta: float, near: float, far: float
