@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
+from store.fingerprint import file_sha256
 from trainer.agreeing import Gather, any_claims, gather_between_stages, gather_over
 from trainer.checkpoints import (
     FINISHED,
@@ -29,6 +31,7 @@ from trainer.checkpoints import (
     sweep,
 )
 from trainer.guards import Clock, SkipNonFiniteSteps, Tell, WatchStanding
+from trainer.library import place_tensorboard
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog
 from trainer.qlora import PolicyStart, Weights, read_weights, settle_weights
@@ -41,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _WEIGHTS = "weights.safetensors"
 _REPORT = "stage.json"
+TENSORBOARD = "tensorboard"  # beside `work`, which is removed when the round is over
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class Guarded:
         """Run a library trainer to its end under the guards; from its newest checkpoint when there is one."""
         folder = self.folder / WORK / stage
         trainer.args.output_dir = str(folder)
+        place_tensorboard(trainer, self.folder / TENSORBOARD / stage)
         tell = partial(self.progress.event, stage)
         if trainer.args.should_save:
             sweep(folder, self.origin)
@@ -154,10 +159,15 @@ def begin_guarded(
     stopping: Stopping,
     holdout: Sequence[TrainingPair],
     pairs: Sequence[TrainingPair],
+    live: Path | None = None,
 ) -> Guarded:
-    """The guarded training of a round, as new or as a killed process left it."""
+    """The guarded training of a round, as new or as a killed process left it; `live` is its parent's folder.
+
+    Nothing of an earlier process is believed that had another plan, base, data, parent or packages.
+    """
     asked = json.dumps(asdict(replace(plan, packages={})), sort_keys=True)
-    origin = hash_origin(asked, fingerprint, data_sha256, json.dumps(packages, sort_keys=True))
+    parent = file_sha256(live / SAFETENSORS_WEIGHTS_NAME) if live is not None else ""
+    origin = hash_origin(asked, fingerprint, data_sha256, json.dumps(packages, sort_keys=True), parent)
     clock = Clock(plan.guards.max_minutes * 60)
     return Guarded(folder, plan, origin, progress, clock, stopping, holdout, pairs)
 

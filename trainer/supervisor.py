@@ -370,7 +370,7 @@ class RoundSupervisor:
             "round_id": round_id,
             "version": version,
             "parent": started.parent,
-            "live_adapter": str(live_adapter) if live_adapter else None,
+            "live_adapter": str(live_adapter.absolute()) if live_adapter else None,
             "threads": self._plan.rounds.threads,
             "base": dataclasses.asdict(self._plan.base),
             "trainer": dataclasses.asdict(trainer),

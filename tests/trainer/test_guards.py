@@ -4,9 +4,11 @@ adapter."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -354,6 +356,43 @@ def test_a_stage_is_skipped_by_all_processes_when_the_time_of_one_is_over(
     assert guarded.has_time()
     monkeypatch.setattr("trainer.guarded.gather_between_stages", lambda _: another_says([True]))
     assert not guarded.has_time()
+
+
+def test_what_was_trained_from_another_parent_is_not_gone_on_with(tmp_path: Path, plan: RoundPlan) -> None:
+    log, weights = ProgressLog(tmp_path / "progress.jsonl"), tmp_path / "adapter_model.safetensors"
+
+    def begin(live: Path | None) -> str:
+        return begin_guarded(tmp_path, plan, "", "", {}, log, Stopping(), (), (), live=live).origin
+
+    origins = [begin(None)]
+    for content in ("one", "another"):
+        weights.write_text(content)
+        origins.append(begin(tmp_path))
+    assert len(set(origins)) == 3
+    weights.write_text("one")
+    assert begin(tmp_path) == origins[1]
+
+
+def test_the_files_of_tensorboard_survive_the_round(
+    folder: Path, plan: RoundPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its package is played here: a writer that leaves a file. `work` goes when the round is over."""
+
+    class SummaryWriter:
+        def __init__(self, log_dir: str) -> None:
+            Path(log_dir).mkdir(parents=True)
+            (Path(log_dir) / "events").touch()
+            self.add_text = self.add_scalar = lambda *_: None
+            self.flush = self.close = lambda: None
+
+    monkeypatch.setattr("trainer.settings.find_spec", lambda name: name)
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: True)
+    played = SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", played)
+    write_plan(folder, replace(plan, trainer=replace(TRAINER, report_to=("tensorboard",))))
+    assert reach_verdict(folder) == 0
+    assert not (folder / "work").exists()
+    assert [(folder / "tensorboard" / stage / "events").exists() for stage in ("dpo", "kto")] == [True] * 2
 
 
 def test_processes_that_measure_apart_stop_after_the_same_step() -> None:
