@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from peft import get_peft_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
+from store.fingerprint import file_sha256
+from trainer.agreeing import Gather, any_claims, gather_between_stages, gather_over
 from trainer.checkpoints import (
     FINISHED,
     WORK,
@@ -28,18 +31,20 @@ from trainer.checkpoints import (
     sweep,
 )
 from trainer.guards import Clock, SkipNonFiniteSteps, Tell, WatchStanding
+from trainer.library import place_tensorboard
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog
 from trainer.qlora import PolicyStart, Weights, read_weights, settle_weights
-from trainer.saving import Guard, SaveState, restore_guards
+from trainer.saving import EndInTime, Guard, SaveState, restore_guards
 from trainer.settings import RoundPlan
 from trainer.stopping import Stopped, Stopping
-from trainer.watching import Watched, choose_watched
+from trainer.watching import Watched, choose_watched, watched_loss
 
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = "weights.safetensors"
 _REPORT = "stage.json"
+TENSORBOARD = "tensorboard"  # beside `work`, which is removed when the round is over
 
 
 @dataclass(slots=True)
@@ -64,12 +69,15 @@ class Guarded:
         """Run a library trainer to its end under the guards; from its newest checkpoint when there is one."""
         folder = self.folder / WORK / stage
         trainer.args.output_dir = str(folder)
+        place_tensorboard(trainer, self.folder / TENSORBOARD / stage)
         tell = partial(self.progress.event, stage)
         if trainer.args.should_save:
             sweep(folder, self.origin)
         trainer.accelerator.wait_for_everyone()
         checkpoint = find_checkpoint(folder, self.origin)
-        guards = self._build_guards(pad_id, tell)
+        gather = gather_over(trainer)
+        guards = self._build_guards(stage, pad_id, gather, tell)
+        in_time = EndInTime(self.clock, self.plan.guards.max_minutes, gather, tell)
         saver = SaveState(
             trainer, folder, self.origin, self.plan.guards, guards, self.clock, self.stopping, tell
         )
@@ -78,15 +86,15 @@ class Guarded:
             logger.info("%s goes on after step %d", stage, step_of(checkpoint))
             tell("resumed", at_step=step_of(checkpoint))
         trainer.pop_callback(SkipNonFiniteSteps)
-        for callback in (*guards.values(), saver):
+        for callback in (in_time, *guards.values(), saver):
             trainer.add_callback(callback)
         with self.stopping.waiting():
             result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            notes = [saver.note, *(getattr(guard, "note", None) for guard in guards.values())]
+            notes = [in_time.note, *(getattr(guard, "note", None) for guard in guards.values())]
             self._finish(stage, trainer, "; ".join(note for note in notes if note))
         return result
 
-    def _build_guards(self, pad_id: int, tell: Tell) -> dict[str, Guard]:
+    def _build_guards(self, stage: str, pad_id: int, gather: Gather, tell: Tell) -> dict[str, Guard]:
         settings = self.plan.guards
         guards: dict[str, Guard] = {"finite": SkipNonFiniteSteps(settings.max_bad_steps, tell)}
         chosen, is_held_out = choose_watched(
@@ -98,9 +106,8 @@ class Guarded:
             logger.info("%s; %d training pairs are watched instead", says, len(chosen))
             tell("no_early_stop", says=says)
         if chosen:
-            ours = self.plan.trainer
-            watched = Watched(chosen, pad_id, ours.beta, ours.label_smoothing)
-            guards["standing"] = WatchStanding(watched, is_held_out, settings, tell)
+            watched = Watched(chosen, pad_id, watched_loss(stage, self.plan.trainer))
+            guards["standing"] = WatchStanding(watched, is_held_out, settings, tell, gather)
         return guards
 
     def _finish(self, stage: str, trainer: Any, note: str) -> None:
@@ -124,11 +131,16 @@ class Guarded:
         if find_fault(folder, self.origin) is not None:
             return None
         report = json.loads((folder / _REPORT).read_text("utf-8"))
-        self.clock.add(report["spent_s"] - self.clock.spent_s)
+        self.clock.go_on_from(report["spent_s"])
         if report["note"]:
             self.notes[stage] = report["note"]
         self.progress.event(stage, "finished_before")
         return load_file(folder / _WEIGHTS)
+
+    def has_time(self) -> bool:
+        """Whether another stage may begin: of several processes none finds the time over."""
+        (is_up,) = any_claims([self.clock.is_up], gather_between_stages(self.plan.trainer.processes))
+        return not is_up
 
     def say(self, stage: str, trained_on: str) -> str:
         """What a stage trained on, and why it ended early if it did; or why it was skipped."""
@@ -147,10 +159,15 @@ def begin_guarded(
     stopping: Stopping,
     holdout: Sequence[TrainingPair],
     pairs: Sequence[TrainingPair],
+    live: Path | None = None,
 ) -> Guarded:
-    """The guarded training of a round, as new or as a killed process left it."""
+    """The guarded training of a round, as new or as a killed process left it; `live` is its parent's folder.
+
+    Nothing of an earlier process is believed that had another plan, base, data, parent or packages.
+    """
     asked = json.dumps(asdict(replace(plan, packages={})), sort_keys=True)
-    origin = hash_origin(asked, fingerprint, data_sha256, json.dumps(packages, sort_keys=True))
+    parent = file_sha256(live / SAFETENSORS_WEIGHTS_NAME) if live is not None else ""
+    origin = hash_origin(asked, fingerprint, data_sha256, json.dumps(packages, sort_keys=True), parent)
     clock = Clock(plan.guards.max_minutes * 60)
     return Guarded(folder, plan, origin, progress, clock, stopping, holdout, pairs)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from trainer.agreeing import Gather, alone, mean_values
 from trainer.limits import GuardSettings
 from trainer.watching import Standing, Watched
 
@@ -69,21 +70,22 @@ class Clock:
     """Seconds this round has trained, those before a resume included."""
 
     def __init__(self, limit_s: float, spent_s: float = 0.0) -> None:
-        self._limit_s, self._began = limit_s, time.monotonic() - spent_s
+        self._limit_s, self._before_s, self._began = limit_s, spent_s, time.monotonic()
 
     @property
     def spent_s(self) -> float:
         """So far."""
-        return time.monotonic() - self._began
+        return self._before_s + time.monotonic() - self._began
 
     @property
     def is_up(self) -> bool:
         """Whether the limit is reached; without one, never."""
         return 0.0 < self._limit_s <= self.spent_s
 
-    def add(self, spent_s: float) -> None:
-        """Count time of an earlier process."""
-        self._began -= spent_s
+    def go_on_from(self, spent_s: float) -> None:
+        """Count what an earlier process had spent when it wrote this down: all of the round's stages until
+        then, so that of several such figures the largest holds every other."""
+        self._before_s = max(self._before_s, spent_s)
 
 
 class WatchStanding(TrainerCallback):  # type: ignore[misc]
@@ -93,10 +95,12 @@ class WatchStanding(TrainerCallback):  # type: ignore[misc]
     says afterwards why it ended before its last step; None when it did not.
     """
 
-    def __init__(self, watched: Watched, is_held_out: bool, settings: GuardSettings, tell: Tell) -> None:
+    def __init__(
+        self, watched: Watched, is_held_out: bool, settings: GuardSettings, tell: Tell, gather: Gather = alone
+    ) -> None:
         self.note: str | None = None
         self.best_weights: dict[str, torch.Tensor] = {}
-        self._watched, self._settings, self._tell = watched, settings, tell
+        self._watched, self._settings, self._tell, self._gather = watched, settings, tell, gather
         self._stops_early = is_held_out and settings.patience > 0
         self._best: tuple[int, float] | None = None  # (step, loss)
         self._num_worse = 0
@@ -109,7 +113,9 @@ class WatchStanding(TrainerCallback):  # type: ignore[misc]
         """Measure where one is due, and always at the end."""
         if state.global_step % self._interval(state) and not _ends(state, control):
             return
-        standing = self._watched.measure(model)
+        ours = self._watched.measure(model)
+        # From the same figures all processes draw the same conclusion, and stop after the same step.
+        standing = Standing(*mean_values(astuple(ours), self._gather))
         self._tell("evaluation", at_step=state.global_step, **asdict(standing))
         self._judge(standing, state, control, model)
 

@@ -57,6 +57,20 @@ class RatingTrainer(KTOTrainer):  # type: ignore[misc]
         finally:
             self.desirable_weight, self.undesirable_weight = classes
 
+    def measure_difference(self) -> float:
+        """Nats a token between the policy and the stored reference: the mean over the answers of the first
+        batch that was scored for the reference, laid out as it was then."""
+        size, data = self.args.per_device_train_batch_size, self.train_dataset
+        first = self.accelerator.process_index * size  # each process scored a batch in turn
+        places = range(first, min(first + size, len(data))) or range(min(size, len(data)))
+        batch = self._prepare_inputs(self.data_collator([data[place] for place in places]))
+        answers = batch["completion_mask"]
+        labels = batch["input_ids"].masked_fill(answers == 0, -100)
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad(), self.accelerator.autocast():
+            logps = self.model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(1)
+        return float(((logps - batch["ref_logps"]).abs() / answers[:, 1:].sum(1)).mean())
+
     def _remember_lengths(self, lengths: torch.Tensor, label: torch.Tensor) -> None:
         """Tokens an answer of each class, under the names the library gives their rewards."""
         journal = self._metrics["train" if self.model.training else "eval"]

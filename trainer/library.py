@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.distributed import barrier, destroy_process_group, is_initialized
+from transformers.integrations import TensorBoardCallback
 
 from trainer.settings import TrainerSettings
 
@@ -57,6 +58,13 @@ def uses_checkpointing(checkpointing: str, on_cuda: bool) -> bool:
     """Whether activations are computed again in the backward pass. "auto" saves memory where it is scarce: on
     a CPU it would cost a quarter of the speed."""
     return on_cuda if checkpointing == "auto" else checkpointing == "on"
+
+
+def place_tensorboard(trainer: Any, folder: Path) -> None:
+    """Where TensorBoard's files go, should it be among the trackers; TENSORBOARD_LOGGING_DIR overrides it."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder)
 
 
 def share_rows(rows: Any, arguments: Any, folder: Path) -> Any:

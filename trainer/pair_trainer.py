@@ -5,6 +5,7 @@ With `flip` 0 and `weight` 1 its losses are the library's of the same name to fi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -69,20 +70,38 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """
         if self.is_deepspeed_enabled:  # it wants an engine around the model, which the library knows to build
             return super()._precompute_ref_logps(dataset, name, batch_size)
-        lengths, shares = pair_lengths(dataset), self.accelerator.num_processes
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        size = REFERENCE_BATCH * batch_size * shares
         logps = torch.zeros(2, len(dataset), device=self.accelerator.device)
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
-            # A share may be empty at the end; a sharded model still wants every process to call it.
-            mine = places[self.accelerator.process_index :: shares]
-            rows = [dataset[place] for place in mine or places[:1]]
+        for mine, rows in self._reference_batches(dataset, batch_size):
             batch = self._prepare_inputs(self.data_collator(rows))
             scores = torch.stack(self.compute_ref_log_probs(self.ref_model or self.model, batch))
             logps[:, mine] = scores[:, : len(mine)].to(logps.dtype)
         chosen, rejected = self.accelerator.reduce(logps).tolist()
         return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+    def _reference_batches(self, dataset: Any, batch_size: int) -> Iterator[tuple[list[int], list[Any]]]:
+        """This process's share of each batch: its rows' places, and the rows."""
+        lengths, shares = pair_lengths(dataset), self.accelerator.num_processes
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        size = REFERENCE_BATCH * batch_size * shares
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            # A share may be empty at the end; a sharded model still wants every process to call it.
+            mine = places[self.accelerator.process_index :: shares]
+            yield mine, [dataset[place] for place in mine or places[:1]]
+
+    def measure_difference(self) -> float:
+        """Nats a token between the policy and the stored reference: the mean over the answers of the first
+        batch that was scored for the reference, laid out as it was then."""
+        batches = self._reference_batches(self.train_dataset, self.args.per_device_train_batch_size)
+        batch = self._prepare_inputs(self.data_collator(next(batches)[1]))
+        with torch.no_grad(), self.accelerator.autocast():
+            outputs, chosen, rejected = self._forward(self.model, batch)
+        stored = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
+        apart = [
+            ((outputs.log_probs * answer).sum(1) - before).abs() / answer.sum(1)
+            for answer, before in zip((chosen, rejected), stored, strict=True)
+        ]
+        return float(torch.cat(apart).mean())
 
     def compute_ref_log_probs(
         self, model: Any, inputs: dict[str, torch.Tensor]
@@ -118,7 +137,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         self._remember_tokens(outputs, chosen, rejected, inputs["segments"])
         if settings.wpo:
             weight = weight * self._wpo(outputs, chosen, rejected, weight)
-        # Weights average 1 over the set and not over a batch: a heavy pair is heavy wherever it falls.
+        # Weights average 1 over the set and not over a batch: a heavy pair is heavy wherever it falls. Rows
+        # of a short last batch count more, as in the library: the mean is over those that are there.
         loss: torch.Tensor = (losses * weight).mean()
         return loss
 

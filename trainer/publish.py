@@ -63,7 +63,7 @@ def publish_candidate(
 ) -> None:
     """Complete the draft with card and manifest, and make it the candidate."""
     (draft / "README.md").write_text(write_card(plan, base, training, verdict), "utf-8")
-    manifest = write_manifest(draft, plan, base, proof)
+    manifest = write_manifest(draft, plan, base, proof, plan.find_live_adapter(candidate.parent))
     (draft / "MANIFEST.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", "utf-8")
     for path in draft.iterdir():
         _fsync(path)
@@ -81,10 +81,13 @@ def write_json(path: Path, value: object) -> None:
     _fsync(path.parent)
 
 
-def write_manifest(folder: Path, plan: RoundPlan, base: LoadedBase, proof: Proof | None) -> dict[str, object]:
+def write_manifest(
+    folder: Path, plan: RoundPlan, base: LoadedBase, proof: Proof | None, live: Path | None
+) -> dict[str, object]:
     """What the files are, what they may be served over, and what proves that they are what is served.
 
-    `dtype` is what 4-bit weights compute in. A `proof` of None says that the log-probs were not numbers.
+    `live` is the parent's folder. `dtype` is what 4-bit weights compute in. A `proof` of None says that the
+    log-probs were not numbers.
     """
     quantized = getattr(base.model.config, "quantization_config", None)
     files = sorted(path for path in folder.iterdir() if path.name != "MANIFEST.json")
@@ -101,7 +104,7 @@ def write_manifest(folder: Path, plan: RoundPlan, base: LoadedBase, proof: Proof
             "dtype": base.dtype,
         },
         "proof": proof and proof.as_json(),
-        "parent_norms": measure_norms(Path(plan.live_adapter)) if plan.live_adapter else None,
+        "parent_norms": measure_norms(live) if live is not None else None,
         "settings": asdict(plan.trainer),
     }
 

@@ -75,7 +75,7 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
     settings, snapshot = plan.trainer, folder / "snapshot"
     base = load_base(plan.base, settings.sharding)
     base.model.get_input_embeddings().register_forward_hook(heartbeat.beat)
-    live = check_live_adapter(plan, base.fingerprint)
+    live = check_live_adapter(plan, base.fingerprint, folder)
     logger.info("base %s is loaded (%s, %s)", base.name, base.quantization, base.dtype)
 
     pair_rows, holdout_rows = read_pairs(snapshot / "pairs.parquet"), read_pairs(snapshot / "holdout.parquet")
@@ -102,9 +102,8 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
         report = {name: account.as_json() for name, account in accounts.items()}
         write_json(folder / "training_report.json", report)
     packages, data_sha256 = read_packages(), hash_snapshot(snapshot)
-    guarded = begin_guarded(
-        folder, plan, base.fingerprint, data_sha256, packages, progress, stopping, holdout.rows, pairs.rows
-    )
+    told = progress, stopping, holdout.rows, pairs.rows
+    guarded = begin_guarded(folder, plan, base.fingerprint, data_sha256, packages, *told, live=live)
     policy = train(plan, base, live, stages, guarded)
     says = {stage.name: guarded.say(stage.name, stage.describe()) for stage in stages}
     progress.note("trained", "stages", **says)
@@ -164,11 +163,12 @@ def log_notices(name: str, notices: tuple[Notice, ...]) -> None:
         logger.warning("%s: %d times %s", name, count, what)
 
 
-def check_live_adapter(plan: RoundPlan, fingerprint: str) -> Path | None:
-    """The live adapter's folder, None while the base is live. BadValue when it belongs to another base."""
-    if plan.live_adapter is None:
+def check_live_adapter(plan: RoundPlan, fingerprint: str, directory: Path) -> Path | None:
+    """The live adapter's folder, None while the base is live; a relative one lies in the round's `directory`.
+    BadValue when it belongs to another base."""
+    folder = plan.find_live_adapter(directory)
+    if folder is None:
         return None
-    folder = Path(plan.live_adapter)
     manifest = json.loads((folder / "MANIFEST.json").read_text("utf-8"))
     trained_on = manifest["base"]["fingerprint"]
     if trained_on != fingerprint:

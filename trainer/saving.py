@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from trainer.agreeing import Gather, any_claims, gather_over
 from trainer.checkpoints import draft_folder, keep_newest, seal, step_name
 from trainer.guards import Clock, Tell
 from trainer.limits import GuardSettings
@@ -35,8 +35,29 @@ class Guard(Protocol):
         """Go on from there."""
 
 
+class EndInTime(TrainerCallback):  # type: ignore[misc]
+    """Ends a training at the round's time limit. It comes before the guards, so that they measure the step
+    that turned out to be the last. `note` says afterwards that it ended it; None when it did not."""
+
+    def __init__(self, clock: Clock, max_minutes: float, gather: Gather, tell: Tell) -> None:
+        self.note: str | None = None
+        self._clock, self._max_minutes, self._gather, self._tell = clock, max_minutes, gather, tell
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """All processes after the same step: each reads a clock of its own."""
+        (is_up,) = any_claims([self._clock.is_up], self._gather)
+        if not is_up or control.should_training_stop or state.global_step >= state.max_steps:
+            return
+        control.should_training_stop = True
+        self.note = (
+            f"stopped at step {state.global_step} of {state.max_steps}: max_minutes {self._max_minutes:g}"
+            " are over"
+        )
+        self._tell("time_is_up", at_step=state.global_step, says=self.note)
+
+
 class SaveState(TrainerCallback):  # type: ignore[misc]
-    """Saves every few steps or minutes and when a stop is asked for, and ends the training at its time limit.
+    """Saves every few steps or minutes and when a stop is asked for.
 
     It acts when a step begins: the one before is then complete, with its log lines and its evaluation.
     """
@@ -52,10 +73,10 @@ class SaveState(TrainerCallback):  # type: ignore[misc]
         stopping: Stopping,
         tell: Tell,
     ) -> None:
-        self.note: str | None = None
         self._trainer, self._stage, self._origin = trainer, stage, origin
         self._settings, self._guards, self._clock = settings, guards, clock
         self._stopping, self._tell = stopping, tell
+        self._gather = gather_over(trainer)
         self._saved_at = time.monotonic()
         self._saved_step = 0
 
@@ -73,7 +94,7 @@ class SaveState(TrainerCallback):  # type: ignore[misc]
             is_new, is_due = False, False
         else:
             is_new, is_due = True, self._is_due(step)
-        stops, saves = self._agree(self._stopping.is_asked, is_due)
+        stops, saves = any_claims([self._stopping.is_asked, is_due], self._gather)
         if is_new and (stops or saves):
             self._save(step)
         if stops:
@@ -82,28 +103,10 @@ class SaveState(TrainerCallback):  # type: ignore[misc]
                 f"stopped by SIGTERM at step {step} of {self._stage.name}; the round can go on from there"
             )
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """End at the time limit."""
-        (is_up,) = self._agree(self._clock.is_up)
-        if is_up and not control.should_training_stop and state.global_step < state.max_steps:
-            control.should_training_stop = True
-            self.note = (
-                f"stopped at step {state.global_step} of {state.max_steps}: max_minutes"
-                f" {self._settings.max_minutes:g} are over"
-            )
-            self._tell("time_is_up", at_step=state.global_step, says=self.note)
-
     def _is_due(self, step: int) -> bool:
         every, minutes = self._settings.save_steps, self._settings.save_minutes
         waited = time.monotonic() - self._saved_at
         return bool((every and step % every == 0) or (minutes and waited >= minutes * 60))
-
-    def _agree(self, *claims: bool) -> list[bool]:
-        """Of several processes one may know what the others do not yet: what any claims holds for all."""
-        if self._trainer.args.world_size == 1:
-            return list(claims)
-        ours = torch.tensor([list(claims)], device=self._trainer.args.device)
-        return [bool(claim) for claim in self._trainer.accelerator.gather(ours).any(0).tolist()]
 
     def _save(self, step: int) -> None:
         trainer, name = self._trainer, step_name(step)
@@ -137,7 +140,7 @@ def save_guards(folder: Path, guards: Mapping[str, Guard], clock: Clock) -> None
 def restore_guards(folder: Path, guards: Mapping[str, Guard], clock: Clock) -> None:
     """Go on from `save_guards`."""
     saved = json.loads((folder / _GUARDS).read_text("utf-8"))
-    clock.add(saved["spent_s"])
+    clock.go_on_from(saved["spent_s"])
     for name, guard in guards.items():
         guard.restore_state(saved["guards"][name])
         if hasattr(guard, "best_weights") and (folder / _BEST).exists():

@@ -245,7 +245,11 @@ def starter_settings() -> TrainerSettings:
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """round.json: all a round needs besides its snapshot. `live_adapter` None means the base is live."""
+    """round.json: all a round needs besides its snapshot.
+
+    `live_adapter` is a folder as seen from the round's directory, or an absolute path; None means the base is
+    live.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -263,6 +267,10 @@ class RoundPlan:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise BadValue(f"threads {self.threads} must be at least 1")
+
+    def find_live_adapter(self, directory: Path) -> Path | None:
+        """The live adapter's folder, for the round in `directory`; None while the base is live."""
+        return directory / self.live_adapter if self.live_adapter is not None else None
 
 
 def read_plan(folder: Path) -> RoundPlan:

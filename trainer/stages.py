@@ -118,7 +118,7 @@ def train(
             continue
         if policy is not None:
             weights = read_weights(policy)
-        if weights is not None and guarded.clock.is_up:
+        if weights is not None and not guarded.has_time():
             guarded.skipped[stage.name] = "no time was left for it"
             continue
         if policy is not None:

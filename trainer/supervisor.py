@@ -7,6 +7,7 @@ goes on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -36,7 +37,7 @@ from trainer.limits import GateSettings, GuardSettings
 from trainer.planner import TriggerSettings, explain, guards
 from trainer.report import describe_round, write_report
 from trainer.report_parts import write_curves
-from trainer.resuming import check_may_resume, note_resume, was_interrupted
+from trainer.resuming import check_may_resume, leave_for_later, note_resume, was_interrupted
 from trainer.round_process import (
     RoundProcess,
     begin_round,
@@ -68,7 +69,8 @@ class RoundSettings:
     """How the round process is run. `launch` is put before the command (`torchrun --nproc_per_node 2` …).
 
     A process that does nothing for `silence_limit_s` is stopped, one that computes only after `slow_limit_s`
-    without a step. One that is killed from outside is resumed, `max_resumes` times.
+    without a step. One that is killed from outside is resumed, `max_resumes` times in a row without getting
+    any further.
     `warm` keeps a process with the training libraries loaded, which forks the rounds; not behind a `launch`.
     """
 
@@ -149,10 +151,14 @@ class RoundSupervisor:
 
     def recover(self) -> list[str]:
         """After a restart: a round that was running died with the service. It goes on where it stopped; one
-        that cannot is named, and keeps its directory. Returns the ids of the rounds that were found running.
+        that cannot is named, and keeps its directory. A verdict that is there is taken. Returns the ids of
+        the rounds that were found running.
         """
         found = [r for r in read_rounds(self._store) if r.state in RUNNING_STATES]
         for each in found:
+            if self.read_gate(each.round_id) is not None:
+                self._start_watcher(each, lambda done: self.folder / done.round_id)
+                continue
             try:
                 self._check_may_resume(self.folder / each.round_id)
             except HeedError as error:
@@ -302,9 +308,12 @@ class RoundSupervisor:
             with self._lock:
                 self._process = None
 
-    def _check_may_resume(self, directory: Path) -> None:
+    def _check_resumes(self) -> None:
         if not self._plan.rounds.resume:
             raise BadValue("rounds.resume is off")
+
+    def _check_may_resume(self, directory: Path) -> None:
+        self._check_resumes()
         check_may_resume(directory, self._plan.rounds.max_resumes)
 
     def _resume(self, stopped: Round) -> Path:
@@ -319,7 +328,7 @@ class RoundSupervisor:
 
     def _goes_on(self, round_id: str, directory: Path, code: int) -> bool:
         """Whether a process that ended is started again, which is then on record."""
-        if self._is_stopped(round_id) or not was_interrupted(code):
+        if self._is_stopped(round_id) or self.read_gate(round_id) or not was_interrupted(code):
             return False
         try:
             self._check_may_resume(directory)
@@ -361,7 +370,7 @@ class RoundSupervisor:
             "round_id": round_id,
             "version": version,
             "parent": started.parent,
-            "live_adapter": str(live_adapter) if live_adapter else None,
+            "live_adapter": str(live_adapter.absolute()) if live_adapter else None,
             "threads": self._plan.rounds.threads,
             "base": dataclasses.asdict(self._plan.base),
             "trainer": dataclasses.asdict(trainer),
@@ -382,7 +391,8 @@ class RoundSupervisor:
             self._process = begin_round(directory, self._plan.rounds, self._warm, log)
         process = self._process
         # Before its threads exist, so that they inherit it: serving comes first on shared cores.
-        os.setpriority(os.PRIO_PROCESS, process.pid, self._plan.rounds.nice)
+        with contextlib.suppress(ProcessLookupError):  # it is over already; its exit code says why
+            os.setpriority(os.PRIO_PROCESS, process.pid, self._plan.rounds.nice)
         logger.info("round %s runs as process %d", round_id, process.pid)
         grace_s = self._plan.rounds.stop_grace_s
         pulse = Pulse(self._plan.rounds.silence_limit_s, self._plan.rounds.slow_limit_s)
@@ -416,14 +426,13 @@ class RoundSupervisor:
         if actor is not None:
             self._finish(round_id, "cancelled", f"cancelled by {actor}")
             return
-        if self._is_closing and code != 0:
-            self._leave_for_later(round_id, directory)
-            return
         verdict = self.read_gate(round_id)
-        if code != 0 or verdict is None:
+        if verdict is not None:  # it is the last thing a round writes: what it speaks of is there
+            self._take(round_id, directory, verdict)
+        elif self._is_closing and code != 0:
+            self._leave_for_later(round_id, directory)
+        else:
             self._finish(round_id, "failed", explain_exit(code, self.read_log(round_id, 200)))
-            return
-        self._take(round_id, directory, verdict)
 
     def _take(self, round_id: str, directory: Path, verdict: dict[str, Any]) -> None:
         done = read_round(self._store, round_id)
@@ -433,7 +442,8 @@ class RoundSupervisor:
     def _leave_for_later(self, round_id: str, directory: Path) -> None:
         """The service stops: the round stays a running one, which the next start resumes."""
         try:
-            self._check_may_resume(directory)
+            self._check_resumes()
+            leave_for_later(directory)
         except HeedError as error:
             says = f"the service was stopped; its labels count for the next round ({error})"
             self._finish(round_id, "interrupted", says)

@@ -1,29 +1,31 @@
 """How a policy in training stands on answers it does not train on: held-out loss, collapse and drift.
 
-Every number comes from summed log-probs of whole answers, under the policy, its reference and the base. Knows
-no library trainer's loss, so that DPO and KTO are watched alike.
+Every number comes from summed log-probs of whole answers, under the policy, its reference and the base. Which
+loss is watched depends on the stage: early stopping goes by what the stage trains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - its usual name
 from trl.trainer.utils import use_adapter
 
+from trainer.losses import PairLogps, pair_losses
 from trainer.preferences import TrainingPair
+from trainer.settings import TrainerSettings
 
 BATCH = 16  # answers at once
+WatchedLoss = Callable[[PairLogps], torch.Tensor]  # each watched pair's loss: (pairs,)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Means over the watched pairs: loss in nats, accuracy as a share, the others in nats a token.
+    """Means over the watched pairs: the stage's loss, accuracy as a share, the others in nats a token.
 
     `chosen_gain` is how much likelier the chosen answers are than under the reference; `drift` is how far
     they lie from the base, up or down.
@@ -46,8 +48,7 @@ class Watched:
 
     pairs: Sequence[TrainingPair]
     pad_id: int
-    beta: float
-    label_smoothing: float
+    loss: WatchedLoss
     base: list[list[float]] = field(default_factory=list)
     reference: list[list[float]] = field(default_factory=list)
 
@@ -64,16 +65,14 @@ class Watched:
         """Where the policy stands now. Leaves the model as it was, and draws no random number."""
         policy = torch.tensor(self._score(model, ""), dtype=torch.float64)  # (pairs, 2)
         reference, base = (torch.tensor(t, dtype=torch.float64) for t in (self.reference, self.base))
-        lengths = torch.tensor([len(pair.chosen_ids) for pair in self.pairs])
-        gains = policy - reference
-        margins = self.beta * (gains[:, 0] - gains[:, 1])
-        eps = self.label_smoothing
-        losses = -(1 - eps) * F.logsigmoid(margins) - eps * F.logsigmoid(-margins)
+        lengths = torch.tensor([[len(pair.chosen_ids), len(pair.rejected_ids)] for pair in self.pairs])
+        logps = PairLogps(*policy.unbind(1), *reference.unbind(1), *lengths.unbind(1))
+        gap = logps.logratio_gap
         return Standing(
-            loss=losses.mean().item(),
-            accuracy=((margins > 0).double() + 0.5 * (margins == 0).double()).mean().item(),
-            chosen_gain=(gains[:, 0] / lengths).mean().item(),
-            drift=((policy - base)[:, 0] / lengths).abs().mean().item(),
+            loss=self.loss(logps).mean().item(),
+            accuracy=((gap > 0).double() + 0.5 * (gap == 0).double()).mean().item(),
+            chosen_gain=(logps.chosen_logratios / logps.chosen_tokens).mean().item(),
+            drift=((policy - base)[:, 0] / logps.chosen_tokens).abs().mean().item(),
         )
 
     def _score(self, model: Any, adapter: str | None) -> list[list[float]]:
@@ -118,6 +117,24 @@ class Watched:
         )
         sums: list[float] = outputs.log_probs.double().sum(1).tolist()
         return sums
+
+
+def watched_loss(stage: str, settings: TrainerSettings) -> WatchedLoss:
+    """What early stopping goes by in a stage: the loss that it trains, where that can be had from pairs.
+
+    DPO's is that of `settings.loss`; KTO, whose loss is one of ratings, is watched by cDPO with its beta; SFT
+    by the chosen answers' negative log-likelihood in nats a token. Every label is doubted as much as
+    `label_smoothing` says, and none weighs more: a doubt that was measured makes some losses infinite.
+    """
+    if stage == "sft":
+        return lambda pairs: -pairs.chosen / pairs.chosen_tokens
+    told = settings if stage == "dpo" else replace(settings, loss="cdpo")
+
+    def loss(pairs: PairLogps) -> torch.Tensor:
+        flip = torch.full_like(pairs.chosen, settings.label_smoothing)
+        return pair_losses(pairs, flip, torch.ones_like(flip), told)
+
+    return loss
 
 
 def choose_watched(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,14 @@ from torch.distributed import destroy_process_group, is_initialized
 
 from tests.trainer.conftest import pair_rows, rating_rows
 from trainer.dpo import build_pair_trainer
+from trainer.guarded import begin_guarded
+from trainer.guards import Clock
 from trainer.kto import build_rating_trainer
 from trainer.preferences import prepare_pairs, prepare_ratings
+from trainer.progress import ProgressLog
 from trainer.qlora import LoadedBase, load_base, read_weights, start_policy
-from trainer.settings import BaseModel, TrainerSettings
+from trainer.settings import BaseModel, RoundPlan, TrainerSettings
+from trainer.stopping import Stopping
 
 
 def pair_trainer(base: LoadedBase, settings: TrainerSettings, count: int, folder: Path) -> Any:
@@ -36,7 +41,20 @@ def rating_trainer(base: LoadedBase, settings: TrainerSettings, count: int, fold
     return build_rating_trainer(start, base.tokenizer, ratings, settings, folder)
 
 
+def decide(job: dict[str, Any], folder: Path) -> None:
+    """Whether another stage may begin, asked before any trainer is built; only the first has no time left."""
+    settings = TrainerSettings(**job["settings"])
+    plan = RoundPlan("r1", "v1", "v0", BaseModel(**job["base"]), trainer=settings)
+    progress, rank = ProgressLog(Path(os.devnull)), os.environ["RANK"]
+    guarded = begin_guarded(folder, plan, "", "", {}, progress, Stopping(), (), ())
+    guarded.clock = Clock(1.0, spent_s=2.0) if rank == "0" else Clock(1e9)
+    torch.save({"has_time": guarded.has_time()}, folder / f"{job['name']}{rank}.pt")
+
+
 def run(job: dict[str, Any], folder: Path) -> None:
+    if job["stage"] == "time":
+        decide(job, folder)
+        return
     settings = TrainerSettings(**job["settings"])
     base = load_base(BaseModel(**job["base"]), settings.sharding)
     build = rating_trainer if job["stage"] == "kto" else pair_trainer

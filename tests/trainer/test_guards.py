@@ -4,9 +4,11 @@ adapter."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,12 +18,17 @@ from transformers import Trainer, TrainerCallback
 from store.errors import BadValue
 from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
 from tests.trainer.killing import events, read_lines, tensors, write_plan
-from trainer.guards import Clock, WatchStanding
+from trainer.guarded import begin_guarded
+from trainer.guards import Clock, WatchStanding, say_nothing
 from trainer.limits import GateSettings, GuardSettings
+from trainer.losses import PairLogps, cdpo_losses
 from trainer.preferences import prepare_pairs
+from trainer.progress import ProgressLog
 from trainer.round import reach_verdict
+from trainer.saving import EndInTime, restore_guards, save_guards
 from trainer.settings import BaseModel, RoundPlan, TrainerSettings
-from trainer.watching import Standing, Watched, choose_watched
+from trainer.stopping import Stopping
+from trainer.watching import Standing, Watched, choose_watched, watched_loss
 
 NAN = float("nan")
 TRAINER = TrainerSettings(
@@ -188,7 +195,7 @@ class Scripted(Watched):
     """Stands as the test wrote it down."""
 
     def __init__(self, standings: list[Standing]) -> None:
-        super().__init__((), 0, 0.1, 0.1)
+        super().__init__((), 0, lambda pairs: pairs.chosen)
         self.standings = iter(standings)
 
     def remember_start(self, model: Any) -> None:
@@ -300,6 +307,8 @@ def test_a_round_ends_at_its_time_limit_and_what_it_has_is_judged(folder: Path, 
     write_plan(folder, replace(plan, guards=replace(GUARDS, max_minutes=1e-6)))
     assert reach_verdict(folder) == 0
     assert [line["at_step"] for line in events(folder, "time_is_up")] == [1]
+    # Before the first evaluation was due: collapse and drift are looked at all the same.
+    assert [line["at_step"] for line in events(folder, "evaluation")] == [1]
     card = (folder / "candidate" / "README.md").read_text()
     assert "stopped at step 1 of 6: max_minutes 1e-06 are over" in card
     assert "skipped: no time was left for it" in card
@@ -308,9 +317,97 @@ def test_a_round_ends_at_its_time_limit_and_what_it_has_is_judged(folder: Path, 
 def test_a_clock_counts_what_an_earlier_process_spent() -> None:
     clock = Clock(limit_s=100.0)
     assert not clock.is_up
-    clock.add(100.0)
+    clock.go_on_from(100.0)
     assert clock.is_up
     assert not Clock(limit_s=0.0, spent_s=1e9).is_up
+
+
+def test_a_checkpoint_of_a_later_stage_does_not_count_the_earlier_ones_again(tmp_path: Path) -> None:
+    """Stage 1 took 25 minutes and stage 2 was killed at 35 in all; it went on as if 60 were over."""
+    save_guards(tmp_path, {}, Clock(3600.0, spent_s=2100.0))
+    clock = Clock(3600.0)
+    clock.go_on_from(1500.0)  # as the finished stage says
+    restore_guards(tmp_path, {}, clock)
+    assert not clock.is_up
+    assert clock.spent_s >= 2100.0
+
+
+def another_says(values: list[Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a gather over two processes returns, the other one of which has these values."""
+    return lambda ours: torch.cat([ours, torch.tensor([values], dtype=ours.dtype)])
+
+
+@pytest.mark.parametrize("is_over_elsewhere", [True, False])
+def test_a_process_whose_own_clock_is_not_up_ends_with_the_others(is_over_elsewhere: bool) -> None:
+    state, control = State(9), Control()
+    state.global_step = 4
+    limit = EndInTime(Clock(60.0), 1.0, another_says([is_over_elsewhere]), say_nothing)
+    limit.on_step_end(None, state, control)
+    assert control.should_training_stop == is_over_elsewhere
+
+
+def test_a_stage_is_skipped_by_all_processes_when_the_time_of_one_is_over(
+    tmp_path: Path, plan: RoundPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One went on to KTO and waited there for a process that had left."""
+    guarded = begin_guarded(
+        tmp_path, plan, "", "", {}, ProgressLog(tmp_path / "progress.jsonl"), Stopping(), (), ()
+    )
+    assert guarded.has_time()
+    monkeypatch.setattr("trainer.guarded.gather_between_stages", lambda _: another_says([True]))
+    assert not guarded.has_time()
+
+
+def test_what_was_trained_from_another_parent_is_not_gone_on_with(tmp_path: Path, plan: RoundPlan) -> None:
+    log, weights = ProgressLog(tmp_path / "progress.jsonl"), tmp_path / "adapter_model.safetensors"
+
+    def begin(live: Path | None) -> str:
+        return begin_guarded(tmp_path, plan, "", "", {}, log, Stopping(), (), (), live=live).origin
+
+    origins = [begin(None)]
+    for content in ("one", "another"):
+        weights.write_text(content)
+        origins.append(begin(tmp_path))
+    assert len(set(origins)) == 3
+    weights.write_text("one")
+    assert begin(tmp_path) == origins[1]
+
+
+def test_the_files_of_tensorboard_survive_the_round(
+    folder: Path, plan: RoundPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its package is played here: a writer that leaves a file. `work` goes when the round is over."""
+
+    class SummaryWriter:
+        def __init__(self, log_dir: str) -> None:
+            Path(log_dir).mkdir(parents=True)
+            (Path(log_dir) / "events").touch()
+            self.add_text = self.add_scalar = lambda *_: None
+            self.flush = self.close = lambda: None
+
+    monkeypatch.setattr("trainer.settings.find_spec", lambda name: name)
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: True)
+    played = SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", played)
+    write_plan(folder, replace(plan, trainer=replace(TRAINER, report_to=("tensorboard",))))
+    assert reach_verdict(folder) == 0
+    assert not (folder / "work").exists()
+    assert [(folder / "tensorboard" / stage / "events").exists() for stage in ("dpo", "kto")] == [True] * 2
+
+
+def test_processes_that_measure_apart_stop_after_the_same_step() -> None:
+    """Alone this one would go on for ever; what counts is the mean over all."""
+    policy, state, control = Policy(), State(9), Control()
+    theirs = iter([0.6, 0.7, 0.8])
+
+    def gather(ours: torch.Tensor) -> torch.Tensor:
+        return another_says([next(theirs), 0.5, 0.0, 0.0])(ours)
+
+    guard = WatchStanding(Scripted(losses(0.60, 0.59, 0.58)), True, EACH_STEP, say_nothing, gather)
+    for state.global_step in (1, 2, 3):
+        guard.on_step_end(None, state, control, policy)
+    assert control.should_training_stop
+    assert "best at step 1 (0.6000, now 0.6900)" in str(guard.note)
 
 
 def test_the_standing_of_an_unchanged_policy_is_that_of_its_reference(base: Any, settings: Any) -> None:
@@ -322,11 +419,45 @@ def test_the_standing_of_an_unchanged_policy_is_that_of_its_reference(base: Any,
     pairs = prepare_pairs(pair_rows(6), base.tokenizer, 256).rows
     policy = settle_policy(start_policy(base.model, settings, None))
     add_fused_lm_head(policy.get_base_model(), outputs=("log_probs",))
-    watched = Watched(pairs, base.tokenizer.pad_token_id, 0.1, 0.1)
+    watched = Watched(pairs, base.tokenizer.pad_token_id, watched_loss("dpo", TrainerSettings()))
     watched.remember_start(policy)
     standing = watched.measure(policy)
     assert (standing.accuracy, standing.chosen_gain, standing.drift) == (0.5, 0.0, 0.0)
     assert standing.loss == pytest.approx(0.693147, abs=1e-6)
+
+
+def at_gap(nats_a_token: float) -> PairLogps:
+    """One pair of 40 and 80 tokens whose chosen answer gained so much more than the rejected one."""
+    sums = (-80.0 + 40 * nats_a_token, -160.0, -80.0, -160.0)
+    return PairLogps(*(torch.tensor([value], dtype=torch.float64) for value in (*sums, 40.0, 80.0)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "beta", "near", "far"),
+    [
+        ("ipo", 0.1, 1.0, 3.0),
+        ("simpo", 2.0, 0.2, 1.0),
+        ("sigmoid_norm", 5.0, 0.1, 0.4),
+        ("sigmoid", 0.1, 0.6, 2.0),
+    ],
+)
+def test_a_policy_on_its_way_to_what_the_loss_aims_at_gets_better(
+    loss: Any, beta: float, near: float, far: float
+) -> None:
+    """cDPO over the summed gap called these worse, and the round went back to its first weights."""
+    settings = TrainerSettings(loss=loss, beta=beta)
+    watch, old = watched_loss("dpo", settings), watched_loss("dpo", replace(settings, loss="cdpo"))
+    assert watch(at_gap(far)) < watch(at_gap(near))
+    assert old(at_gap(far)) > old(at_gap(near))
+
+
+def test_each_stage_is_watched_by_a_loss_of_its_own_and_the_default_is_cdpo() -> None:
+    pairs, settings = at_gap(1.5), TrainerSettings()
+    eps = torch.tensor([settings.label_smoothing], dtype=torch.float64)
+    cdpo = cdpo_losses(settings.beta * pairs.logratio_gap, eps)
+    assert torch.equal(watched_loss("dpo", settings)(pairs), cdpo)
+    assert torch.equal(watched_loss("kto", replace(settings, loss="ipo"))(pairs), cdpo)
+    assert watched_loss("sft", settings)(pairs).item() == 0.5  # 20 nats over 40 tokens
 
 
 def test_what_is_watched_is_held_out_when_there_is_enough_of_it(base: Any) -> None:

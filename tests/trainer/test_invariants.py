@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from transformers import TrainerState
+from trl.trainer.utils import use_adapter
 
 from tests.trainer.conftest import rating_rows
 from tests.trainer.test_dpo import prepared, train
@@ -114,6 +115,33 @@ def test_in_bfloat16_a_wrong_start_is_a_warning(base_folder, live_adapter, setti
     build_pair_trainer(start, coarse.tokenizer, prepared(coarse, 8), told, tmp_path).train()
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert any("not compared with the base" in text and "rounding" in text for text in warnings)
+
+
+def rating_trainer(base, settings, live, folder):
+    ratings = prepare_ratings(rating_rows(16, 16), base.tokenizer, 256, 8, 0)
+    start = start_policy(base.model, settings, live)
+    return build_rating_trainer(start, base.tokenizer, ratings, settings, folder)
+
+
+@pytest.mark.parametrize("build", [pair_trainer, rating_trainer])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_in_bfloat16_a_wrong_reference_ends_the_training_and_the_right_one_does_not(
+    build, quantization, base_folder, live_adapter, settings, tmp_path, monkeypatch
+):
+    """The library takes the base for the reference where the live adapter was asked for."""
+    told = replace(settings, start="previous", reference="previous")
+
+    def begin():
+        coarse = load_base(BaseModel(str(base_folder), quantization=quantization, dtype="bfloat16"))
+        trainer = build(coarse, told, live_adapter, tmp_path)
+        check = trainer.pop_callback(CheckStart)
+        check.on_train_begin(trainer.args, TrainerState(), trainer.control)
+
+    begin()
+    for where in ("trainer.pair_trainer", "trl.trainer.kto_trainer"):
+        monkeypatch.setattr(f"{where}.use_adapter", lambda model, *_, **__: use_adapter(model, None))
+    with pytest.raises(WrongStart, match=r"nats a token \(allowed 0\.001\) from the stored log-probs"):
+        begin()
 
 
 @pytest.mark.parametrize("loss", ["cdpo", "aot", "simpo", "orpo"])

@@ -72,6 +72,7 @@ def trained(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     for alone in [job("dpo", "dpo", base_folder, settings, 24), job("kto", "kto", base_folder, settings, 24)]:
         run(alone, folder)
     both = [
+        job("time", "time", base_folder, two, 0),
         job("dpo2", "dpo", base_folder, two, 24),
         job("kto2", "kto", base_folder, two, 24),
         job("fsdp2", "dpo", base_folder, split, 24),
@@ -94,6 +95,10 @@ def test_losses_and_adapter_do_not_depend_on_the_number_of_processes(trained, al
     apart = sum((one["weights"][n] - two["weights"][n]).square().sum().item() for n in parts) ** 0.5
     learned = sum(one["weights"][n].square().sum().item() for n in parts) ** 0.5
     assert apart < ADAPTER_NEAR * learned
+
+
+def test_when_the_time_of_one_process_is_over_all_of_them_skip_the_next_stage(trained):
+    assert [trained[f"time{rank}"]["has_time"] for rank in (0, 1)] == [False, False]
 
 
 def test_a_split_base_lies_in_halves(trained):

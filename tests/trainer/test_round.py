@@ -105,18 +105,20 @@ def test_a_round_leaves_a_candidate_a_verdict_and_its_progress(folder, plan):
 
 
 def test_a_second_round_over_a_live_adapter_says_the_same_twice(tmp_path, plan):
+    """Once by its absolute path, once as seen from the round's directory."""
     folders = [tmp_path / name for name in ("first", "one", "other")]
     for folder in folders:
         write_snapshot(folder / "snapshot", pair_rows(24), holdout=pair_rows(12, seed=1))
     write_plan(folders[0], plan)
     assert reach_verdict(folders[0]) == 0
-    for folder in folders[1:]:
-        write_plan(folder, plan, live_adapter=str(folders[0] / "candidate"), parent="v1", version="v2")
+    for folder, live in zip(folders[1:], (str(folders[0] / "candidate"), "../first/candidate"), strict=True):
+        write_plan(folder, plan, live_adapter=live, parent="v1", version="v2")
         assert reach_verdict(folder) == 0
     one, other = (load_file(folder / "candidate" / "adapter_model.safetensors") for folder in folders[1:])
     assert all(torch.equal(one[name], other[name]) for name in one)
-    manifest = json.loads((folders[1] / "candidate" / "MANIFEST.json").read_text())
-    assert manifest["parent_norms"] == measure_norms(folders[0] / "candidate")
+    for folder in folders[1:]:
+        manifest = json.loads((folder / "candidate" / "MANIFEST.json").read_text())
+        assert manifest["parent_norms"] == measure_norms(folders[0] / "candidate")
     assert json.loads((folders[1] / "gate.json").read_text()) == json.loads(
         (folders[2] / "gate.json").read_text()
     )
@@ -208,7 +210,7 @@ def test_a_missing_plan_says_who_writes_it(tmp_path):
 def test_a_live_adapter_of_another_base_stops_the_round(tmp_path, plan):
     (tmp_path / "MANIFEST.json").write_text(json.dumps({"base": {"fingerprint": "a" * 64}}))
     with pytest.raises(BadValue, match="trained on base aaaaaaaaaaaa, but the base now is bbbbbbbbbbbb"):
-        check_live_adapter(replace(plan, live_adapter=str(tmp_path), parent="v3"), "b" * 64)
+        check_live_adapter(replace(plan, live_adapter=str(tmp_path), parent="v3"), "b" * 64, tmp_path)
 
 
 def test_the_start_of_the_process_loads_no_torch():

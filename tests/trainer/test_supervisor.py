@@ -28,8 +28,10 @@ from store.provenance import read_versions_trained_on
 from store.records import Promotion, Round
 from store.rounds import advance_round, create_round, read_round
 from tests.trainer.labelled import judge_pairs
+from trainer.checkpoints import draft_folder, seal, step_name
 from trainer.limits import GateSettings
 from trainer.planner import TriggerSettings, explain
+from trainer.resuming import check_may_resume, leave_for_later, note_resume
 from trainer.settings import BaseModel, TrainerSettings
 from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
 
@@ -222,6 +224,70 @@ def test_a_round_that_is_killed_again_and_again_fails_in_the_end(bench: Bench) -
     assert done.state == "failed"
     assert "signal 9 (SIGKILL)" in done.reason
     assert len((bench.supervisor.folder / done.round_id / "starts").read_text()) == 1 + 3
+
+
+def test_a_round_that_is_killed_after_its_verdict_is_not_tried_again_but_taken(bench: Bench) -> None:
+    SCRIPTS["die late"] = SCRIPTS["promote"] + "\nimport os\nos.kill(os.getpid(), 9)"
+    done = bench.run("die late")
+    assert (done.state, done.version) == ("promoted", "v1")
+    assert not (bench.supervisor.folder / done.round_id / "resumes.jsonl").exists()
+
+
+def resumable(bench: Bench) -> Path:
+    """The directory of a round that ran when the service went."""
+    started = create_round(bench.store, trigger="test", parent="v0")
+    directory = bench.supervisor.folder / started.round_id
+    (directory / "snapshot").mkdir(parents=True)
+    (directory / "round.json").write_text("{}")
+    advance_round(bench.store, started.round_id, "training", version="v1")
+    return directory
+
+
+def test_a_verdict_is_taken_however_often_the_round_was_resumed(bench: Bench) -> None:
+    directory = resumable(bench)
+    for _ in range(3):
+        note_resume(directory, "killed")
+    bench.script.write_text(SCRIPTS["promote"])
+    subprocess.run([sys.executable, str(bench.script), str(directory)], check=True)
+    bench.restart(resume=False)
+    bench.supervisor.recover()
+    bench.supervisor.wait(30)
+    assert read_round(bench.store, directory.name).state == "promoted"
+
+
+def test_orderly_stops_of_the_service_are_not_counted(bench: Bench) -> None:
+    """A round that lived through three releases failed at the fourth."""
+    directory = resumable(bench)
+    for _ in range(9):
+        leave_for_later(directory)
+        check_may_resume(directory, 3)
+        note_resume(directory, "the service was stopped while it ran")
+    for _ in range(3):
+        check_may_resume(directory, 3)
+        note_resume(directory, "killed")
+    with pytest.raises(BadValue, match="resumed from its beginning 3 times already and got no further"):
+        check_may_resume(directory, 3)
+    leave_for_later(directory)
+    check_may_resume(directory, 0)
+
+
+def test_a_round_that_gets_further_between_kills_goes_on(bench: Bench) -> None:
+    directory = resumable(bench)
+    for step in range(1, 9):
+        check_may_resume(directory, 1)
+        note_resume(directory, "killed")
+        seal(draft_folder(directory / "work" / "dpo", step_name(step)), "origin")
+
+
+def test_a_process_that_is_gone_before_it_gets_its_priority_says_why_it_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_gone(*_: int) -> None:
+        raise ProcessLookupError(3, "No such process")
+
+    monkeypatch.setattr(os, "setpriority", is_gone)
+    done = bench.run("raise")
+    assert "exit code 1; last log line: no memory left" in done.reason
 
 
 def test_what_fails_by_itself_is_not_tried_again(bench: Bench) -> None:
