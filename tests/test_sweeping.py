@@ -1,4 +1,4 @@
-"""The sweep command's halves: what its points are told is what a round of serve with the same flags would be."""
+"""The sweep command's halves: its points are told what a round of serve with the same flags is told."""
 
 from __future__ import annotations
 
