@@ -23,22 +23,12 @@ def run_sweep(
     """Train what is not trained yet and print how it goes; the sweep and its best point."""
     plan = settings.plan()
     points = make_grid(plan.trainer, axes)
-    parent, live, version = _find_live(settings, snapshot)
-    told = RoundPlan(
-        round_id="",
-        version=version,
-        parent=parent,
-        base=plan.base,
-        live_adapter=live,
-        trainer=plan.trainer,
-        gate=plan.gate,
-        threads=plan.rounds.threads,
-    )
+    told = plan_points(settings, snapshot)
     # Under rounds/, where erasing a person also reaches the snapshot.
     folder = (out or settings.data / "rounds" / name_sweep(told, axes)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     _settle_snapshot(settings, folder / "snapshot", snapshot)
-    print(f"{len(points)} points in {folder}, compared with {parent}", flush=True)
+    print(f"{len(points)} points in {folder}, compared with {told.parent}", flush=True)
     done = Sweep(folder, told, points, plan.rounds.launch, tell=lambda line: print(line, flush=True))
     best = choose_best(done.run())
     print(f"compared in {folder / 'sweep.html'}")
@@ -46,6 +36,23 @@ def run_sweep(
         print(f"best: {best.name} ({say_result(best)})")
         print(f"the same with a normal round: python app.py serve {show_flags(best)}")
     return done, best
+
+
+def plan_points(settings: ServeSettings, snapshot: Path | None) -> RoundPlan:
+    """What all points are told, but for what each of them varies: what a round of `serve` would be."""
+    plan = settings.plan()
+    parent, live, version = _find_live(settings, snapshot)
+    return RoundPlan(
+        round_id="",
+        version=version,
+        parent=parent,
+        base=plan.base,
+        live_adapter=live,
+        trainer=plan.trainer,
+        gate=plan.gate,
+        guards=plan.guards,
+        threads=plan.rounds.threads,
+    )
 
 
 def take_best(settings: ServeSettings, sweep: Sweep, best: Result) -> str:
@@ -102,4 +109,10 @@ def _settle_snapshot(settings: ServeSettings, folder: Path, given: Path | None) 
 
     plan = settings.plan()
     with contextlib.closing(Store.open(settings.data)) as store:
-        write_snapshot(store, folder, holdout_share=plan.rounds.holdout_share, quality=plan.quality)
+        write_snapshot(
+            store,
+            folder,
+            holdout_share=plan.rounds.holdout_share,
+            quality=plan.quality,
+            replay=plan.replay.resolve(plan.trainer.start),
+        )

@@ -282,3 +282,19 @@ def combine_thumbs(
     if probability < settings.min_probability:
         return None
     return odds > 0, min(1.0, (2 * probability - 1) / settings.full_trust)
+
+
+def believe_correction(
+    person_id: str, reliability: Reliability, settings: QualitySettings
+) -> tuple[float, float] | None:
+    """P(the edited answer is the better one) and the weight of its pair; None for who is no better than a
+    guess.
+
+    As a vote is believed, but never the other way round: a bad editor's original need not be good.
+    """
+    accuracy = reliability.accuracy(person_id)
+    if accuracy is None:
+        return 1.0, 1.0
+    if accuracy < settings.min_probability:
+        return None
+    return accuracy, reliability.trust(person_id, settings)

@@ -60,6 +60,19 @@ def consumed_seq(cursor: duckdb.DuckDBPyConnection, round_id: str | None) -> int
     return int(row[0])
 
 
+def learned_seq(cursor: duckdb.DuckDBPyConnection) -> int:
+    """The last event in the snapshot that the live version was trained on; 0 while that is no round's.
+
+    Other than for `consumed_seq`, a rejected round counts for nothing here: what it was trained on is in an
+    adapter that nobody goes on from.
+    """
+    sql = """
+        SELECT r.snapshot_seq FROM policies AS p JOIN rounds AS r USING (round_id)
+        WHERE p.version = (SELECT version FROM promotions ORDER BY seq DESC LIMIT 1)"""
+    row = cursor.execute(sql).fetchone()
+    return int(row[0]) if row else 0
+
+
 def _count_after(cursor: duckdb.DuckDBPyConnection, seq: int) -> LabelCounts:
     here = "WHERE person_id NOT IN (SELECT person_id FROM people WHERE trained_on = false)"
     sql = f"""

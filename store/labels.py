@@ -7,7 +7,7 @@ are added by `outside_rows.py`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
 import duckdb
@@ -80,8 +80,11 @@ def build_rows(
     completions = _read_completions(cursor)
     for task in read_judged_tasks(cursor, left_out, rows.reasons, rows.ledger):
         _add_task(rows, task, [completions[completion_id] for completion_id in task.completion_ids], settings)
+    rated: defaultdict[str, list[Rating]] = defaultdict(list)
     for rating in read_standing_ratings(cursor, left_out, rows.reasons, rows.ledger):
-        _add_rating(rows, rating, completions[rating.completion_id], settings)
+        rated[rating.completion_id].append(rating)
+    for completion_id, ratings in rated.items():
+        _add_ratings(rows, ratings, completions[completion_id], settings)
     rows.verdicts |= read_gold_verdicts(cursor)
     add_outside_rows(cursor, rows, completions, settings)
     rows.pairs.sort(key=lambda row: row.row_id)
@@ -191,17 +194,38 @@ def _add_single(
     add_rating(rows, origin.row_id, origin, completion, *label)
 
 
-def _add_rating(
-    rows: TrainingRows, rating: Rating, completion: Completion, settings: QualitySettings
+def _add_ratings(
+    rows: TrainingRows, ratings: Sequence[Rating], completion: Completion, settings: QualitySettings
 ) -> None:
-    rows.reasons[{1: "thumb_up", -1: "thumb_down", 0: "thumb_taken_back"}[rating.value]] += 1
-    origin = Origin((rating.rating_id,), (rating.person_id,), "human", rating.created_at)
-    if rating.value:
-        add_rating(rows, rating.rating_id, origin, completion, rating.value == 1)
-    else:
-        rows.ledger.leave_out("thumb_taken_back", [rating.rating_id])
-    if rating.correction is not None:
-        add_corrections(rows, origin, rating.correction, [completion], settings)
+    """One row from what everybody who rated an answer says of it, and each one's correction."""
+    for rating in ratings:
+        rows.reasons[{1: "thumb_up", -1: "thumb_down", 0: "thumb_taken_back"}[rating.value]] += 1
+        if not rating.value:
+            rows.ledger.leave_out("thumb_taken_back", [rating.rating_id])
+        if rating.correction is not None:
+            add_corrections(rows, _origin_of_ratings([rating]), rating.correction, [completion], settings)
+    said = [rating for rating in ratings if rating.value]
+    if not said:
+        return
+    if len(said) > 1:
+        rows.reasons["combined"] += len(said)
+    origin = _origin_of_ratings(said)
+    thumbs = [(rating.person_id, rating.value == 1) for rating in said]
+    label = combine_thumbs(thumbs, rows.reliability, settings)
+    if label is None:
+        rows.reasons["undecided"] += 1
+        rows.ledger.leave_out("undecided", origin.label_ids)
+        return
+    add_rating(rows, origin.row_id, origin, completion, *label)
+
+
+def _origin_of_ratings(said: Sequence[Rating]) -> Origin:
+    return Origin(
+        label_ids=tuple(rating.rating_id for rating in said),
+        person_ids=tuple(rating.person_id for rating in said),
+        source="human",
+        created_at=said[0].created_at,
+    )
 
 
 def _add_edits(

@@ -1,7 +1,8 @@
 """Which of the old labels a round sees again beside the new ones.
 
-Labels are old once a round that reached a verdict has had them in its snapshot. What is drawn among them
-follows from the rows' ids and the snapshot's place in the journal alone, so it can be drawn again.
+Labels are old once the live version's own round had them in its snapshot: those of a round that was rejected
+are still new to the adapter that the next one continues. What is drawn among the old ones follows from the
+rows' ids and the snapshot's place in the journal alone, so it can be drawn again.
 """
 
 from __future__ import annotations

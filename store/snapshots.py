@@ -20,7 +20,7 @@ from store.effective import QualitySettings
 from store.errors import BadValue, StateConflict
 from store.events import to_json
 from store.journal import sync_folder
-from store.label_counts import LabelCounts, consumed_seq, count_labels, count_new_labels
+from store.label_counts import LabelCounts, count_labels, count_new_labels, learned_seq
 from store.labels import build_rows
 from store.ledger import KeptLabel, account_for, read_kept_labels
 from store.outside_rows import NOT_FOR_HOLDOUT
@@ -93,7 +93,7 @@ def write_snapshot(
         cursor.begin()  # every query below sees the same moment
         recipe = Recipe(
             seq=_applied_seq(cursor),
-            since=consumed_seq(cursor, None),
+            since=learned_seq(cursor),
             holdout_share=holdout_share,
             without=tuple(sorted(pseudonym(person_id) for person_id in without)),
             quality=quality or QualitySettings(),

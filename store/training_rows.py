@@ -14,7 +14,7 @@ from datetime import datetime
 
 from store.agreement import Measure
 from store.completions import messages_read
-from store.effective import Effective, QualitySettings, Reliability
+from store.effective import Effective, QualitySettings, Reliability, believe_correction
 from store.ledger import Ledger
 from store.records import Completion, Message, PairRow, RatingRow
 from store.splitting import opening_digest
@@ -108,8 +108,16 @@ def add_corrections(
     originals: list[Completion],
     settings: QualitySettings,
 ) -> None:
-    """An edited answer beats the one it was made from, unless nearly nothing was changed."""
+    """An edited answer of one person beats the one it was made from, unless nearly nothing was changed or the
+    person is no better than a guess."""
     rows.reasons["correction"] += 1
+    (person_id,) = origin.person_ids
+    believed = believe_correction(person_id, rows.reliability, settings)
+    if believed is None:
+        rows.reasons["undecided"] += 1
+        rows.ledger.leave_out_correction("undecided", origin.row_id)
+        return
+    probability, weight = believed
     for number, original in enumerate(originals):
         if correction == original.text:
             rows.reasons["same_text"] += 1
@@ -132,11 +140,11 @@ def add_corrections(
                 chosen_version=EDITED_VERSION,
                 rejected_version=original.version,
                 strength=1,
-                weight=1.0,
+                weight=weight,
                 person_ids=origin.person_ids,
                 label_ids=origin.label_ids,
                 source="edit",
-                probability=1.0,
+                probability=probability,
                 created_at=origin.created_at,
                 conversation_id=original.conversation_id or "",
                 opening=opening_digest(original.messages),

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 Line = Mapping[str, object]
 
 TAIL_BYTES = 200
-NOT_METRICS = frozenset({"stage", "event", "step", "max_steps"})
+NOT_METRICS = frozenset({"stage", "event", "step", "at_step", "max_steps"})
+# What the guards measure on held-out pairs, under the library's names.
+HELD_OUT = {"loss": "eval_loss", "accuracy": "eval_rewards/accuracies"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +125,38 @@ def read_lines(path: Path) -> list[dict[str, object]]:
 
 def read_stages(lines: Sequence[Line]) -> list[StageCurves]:
     """The stages that trained, in the order they began. A step logged twice counts as it was logged last: a
-    training that was resumed goes over some steps again."""
+    training that was resumed goes over some steps again. The guards' evaluations are its held-out curves, but
+    not where they watch training pairs for want of held-out ones."""
     found: dict[str, dict[str, dict[int, float | None]]] = {}
     steps: dict[str, tuple[int, int]] = {}
-    for line in lines:
-        stage, step = line.get("stage"), line.get("step")
-        if not isinstance(stage, str) or not isinstance(step, int):
+    for line in _rename_evaluations(lines):
+        stage, step, at = line.get("stage"), line.get("step"), line.get("at_step")
+        if not isinstance(stage, str) or not isinstance(at, int):
             continue
-        steps[stage] = (step, _as_int(line.get("max_steps")))
+        if isinstance(step, int):
+            steps[stage] = (step, _as_int(line.get("max_steps")))
         for name, value in line.items():
             if name not in NOT_METRICS and (value is None or _is_number(value)):
-                found.setdefault(stage, {}).setdefault(name, {})[step] = value  # type: ignore[assignment]
+                found.setdefault(stage, {}).setdefault(name, {})[at] = value  # type: ignore[assignment]
     return [
         StageCurves(stage, max_steps=steps[stage][1], last_step=steps[stage][0], series=_to_series(metrics))
         for stage, metrics in found.items()
         if "loss" in metrics
     ]
+
+
+def _rename_evaluations(lines: Sequence[Line]) -> Iterator[Line]:
+    """Lines that say how far a stage is, and what was measured on held-out pairs; `at_step` is in both."""
+    without_holdout: set[object] = set()
+    for line in lines:
+        event, stage = line.get("event"), line.get("stage")
+        if event == "no_early_stop":
+            without_holdout.add(stage)
+        elif event == "evaluation" and stage not in without_holdout:
+            measured = {ours: line[name] for name, ours in HELD_OUT.items() if name in line}
+            yield {"stage": stage, "at_step": line.get("at_step"), **measured}
+        elif "step" in line:
+            yield {**line, "at_step": line["step"]}
 
 
 def _to_series(metrics: Mapping[str, Mapping[int, float | None]]) -> dict[str, Series]:

@@ -5,10 +5,11 @@ Knows no other rule; `diagnosis.py` says where they come from and asks them all.
 
 from __future__ import annotations
 
-from trainer.curves import StageCurves
+from trainer.curves import Series, StageCurves
 from trainer.findings import MOST, NOT_LOGITS, Finding, Told, early, last_quarter
 
 SURE = 2.944  # ln 19: chosen is taken to be better at 95 %
+FEWEST_NOISE = 0.11  # standard error of an accuracy on 20 pairs, the fewest that are watched as held out
 
 
 def find_accuracy_early(stage: StageCurves, told: Told) -> Finding | None:
@@ -95,8 +96,8 @@ def find_parting_early(stage: StageCurves, told: Told) -> Finding | None:
 
 def find_held_out_parting(stage: StageCurves, told: Told) -> Finding | None:
     """The guide: train and eval metrics that diverge early are classic overfitting. Ours: the held-out loss
-    rose by 0.02 and 2 % from its lowest while the training loss fell; or held-out accuracy is 0.15 and two
-    standard errors below the training's."""
+    rose by 0.02, 2 % and three times its scatter since from its lowest while the training's preference loss
+    fell; or held-out accuracy is 0.15 and two standard errors below the training's."""
     shows = _held_out_loss_rises(stage) or _held_out_accuracy_lags(stage, told)
     if shows is None:
         return None
@@ -113,13 +114,17 @@ def find_held_out_parting(stage: StageCurves, told: Told) -> Finding | None:
 
 
 def _held_out_loss_rises(stage: StageCurves) -> str | None:
-    held_out, loss = stage["eval_loss"], stage["loss"]
+    # What is held out is measured without a likelihood term, so it is compared with what has none either.
+    held_out, loss = stage["eval_loss"], stage["loss/preference"] or stage["loss"]
     if len(held_out) < 3:
         return None
     lowest = min(held_out.values)
-    at = held_out.steps[held_out.values.index(lowest)]
+    place = held_out.values.index(lowest)
+    at, rising = held_out.steps[place], Series(held_out.steps[place:], held_out.values[place:])
     since = [value for step, value in zip(loss.steps, loss.values, strict=True) if step >= at]
-    if held_out.last <= lowest + max(0.02, 0.02 * abs(lowest)) or len(since) < 4:
+    # A few dozen pairs: the loss of one evaluation goes up and down by more than 0.02 without any reason.
+    scatter = rising.noise() * len(rising) ** 0.5
+    if held_out.last <= lowest + max(0.02, 0.02 * abs(lowest), 3 * scatter) or len(since) < 4:
         return None
     half = len(since) // 2
     before, after = sum(since[:half]) / half, sum(since[half:]) / (len(since) - half)
@@ -137,6 +142,7 @@ def _held_out_accuracy_lags(stage: StageCurves, told: Told) -> str | None:
     held_out = measured.last if measured else told.held_out_accuracy
     if not train or held_out is None or len(train) < 3:
         return None
-    if train.mean() - held_out <= max(0.15, 2 * told.held_out_noise + 2 * train.noise()):
+    noise = FEWEST_NOISE if told.held_out_accuracy is None else told.held_out_noise
+    if train.mean() - held_out <= max(0.15, 2 * noise + 2 * train.noise()):
         return None
     return f"Accuracy is {train.mean():.2f} on the training pairs and {held_out:.2f} on held-out ones."

@@ -161,7 +161,8 @@ class Sweep:
         if not (directory / "gate.json").exists() or not (directory / "candidate").exists():
             return False
         before = json.loads((directory / "round.json").read_text("utf-8"))
-        if before["trainer"] != self._told(point)["trainer"]:
+        told = self._told(point)
+        if any(before[group] != told[group] for group in ("trainer", "guards")):
             raise BadValue(
                 f"{directory} was trained with other settings than this sweep's; give the sweep another --out"
             )

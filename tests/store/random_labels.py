@@ -112,7 +112,8 @@ def _thumbs(rng: Random, number: int) -> Iterator[Event]:
     completion_id = f"chat{number}"
     yield _completion(rng, completion_id, rng.choice(QUESTIONS), rng.choice(["cv_2", "cv_3"]))
     for again in range(rng.randint(1, 3)):
-        given = {"rating_id": f"r{number} {again}", "completion_id": completion_id, "person_id": "bob"}
+        person = rng.choice(["bob", *PEOPLE])
+        given = {"rating_id": f"r{number} {again}", "completion_id": completion_id, "person_id": person}
         correction = rng.choice([None, *WORDS])
         value = rng.choice([-1, 0, 1])
         yield new_event(

@@ -41,9 +41,9 @@ def data(tmp_path: Path) -> tuple[Path, list[str]]:
     """A data folder after two rounds, and what people did after the second: undo, leave out, label on."""
     store = Store.open(tmp_path / "data")
     ann = judge_some(store, 12)
-    add_policy(store, "v1", "v0", None, None)
-    promote(store, "v1", "admin")
     first = take(store, ReplaySettings())
+    add_policy(store, "v1", "v0", first.round_id, None)
+    promote(store, "v1", "admin")
     bob = judge_some(store, 6, "v1")
     second = take(store, ReplaySettings("equal", 0.5), without=(bob,))
     undo_last(store, ann)
@@ -89,7 +89,7 @@ def test_the_report_says_how_many_old_rows_of_each_version_came_along(
     write_snapshot(store, tmp_path / "third", 0.0, replay=ReplaySettings("equal"))
     store.close()
     replayed = json.loads((tmp_path / "third" / "report.json").read_text("utf-8"))
-    assert replayed["replay"]["pairs"]["num_new"] == 7, "three labels since the second round, and these four"
+    assert replayed["replay"]["pairs"]["num_new"] == 7, "three labels since the live round, and these four"
     assert replayed["replay"]["pairs"]["old_by_version"] == {"v0": 7}
     assert replayed["lag"] == {"live": "v1", "pairs": {"0": 4, "1": 10}, "ratings": {}}
 

@@ -22,6 +22,7 @@ from store.people import set_trained_on
 from store.policies import add_policy, promote
 from store.ratings import save_rating
 from store.records import Message, OutsideLabel
+from store.replay import ReplaySettings
 from store.rounds import advance_round, create_round
 from store.shares import pseudonym
 from store.snapshots import LabelCounts, count_labels, count_new_labels, is_held_out, write_snapshot
@@ -348,3 +349,46 @@ def test_a_synthetic_pair_is_never_a_yardstick_unless_it_was_reserved_for_that(
     assert report.num_holdout == 1
     assert report.counts_by_reason["held_out_outside"] + report.num_pairs == 39
     assert report.counts_by_reason["held_out_outside"] > 5
+
+
+def make_live(store: Store, version: str, parent: str, round_id: str | None) -> None:
+    add_policy(store, version, parent, round_id, None)
+    promote(store, version, "admin")
+
+
+def since(store: Store, folder: Path) -> int:
+    """Where the old labels end for a snapshot that is taken now."""
+    write_snapshot(store, folder, holdout_share=0.0, replay=ReplaySettings("equal"))
+    return int(json.loads((folder / "report.json").read_text("utf-8"))["recipe"]["since"])
+
+
+def test_labels_of_a_rejected_round_are_new_to_the_adapter_that_is_continued(
+    store: Store, tmp_path: Path
+) -> None:
+    """They once counted as old, and the next round trained on its few new ones and as many replayed."""
+    judge_some(store, 4)
+    learned = write_snapshot(store, tmp_path / "first")
+    make_live(store, "v1", "v0", end_round(store, "promoted", learned.seq))
+    judge_some(store, 6)
+    refused = write_snapshot(store, tmp_path / "second")
+    end_round(store, "rejected", refused.seq)
+    judge_some(store, 1)
+    assert count_new_labels(store).pairs == 1
+    report = write_snapshot(store, tmp_path / "third", holdout_share=0.0, replay=ReplaySettings("equal"))
+    replayed = json.loads((tmp_path / "third" / "report.json").read_text("utf-8"))["replay"]["pairs"]
+    assert (replayed["num_new"], replayed["old_by_version"]) == (7, {"v0": 4})
+    assert report.num_pairs == 11
+
+
+def test_old_labels_end_where_the_live_versions_own_round_took_its_snapshot(
+    store: Store, tmp_path: Path
+) -> None:
+    assert since(store, tmp_path / "base") == 0
+    make_live(store, "v1", "v0", end_round(store, "promoted", 3))
+    make_live(store, "v2", "v1", end_round(store, "promoted", 7))
+    end_round(store, "canary", 9)  # on trial, so that nobody continues from it yet
+    assert since(store, tmp_path / "newest") == 7
+    promote(store, "v1", "admin", kind="rollback")
+    assert since(store, tmp_path / "rolled_back") == 3
+    make_live(store, "v3", "v1", None)
+    assert since(store, tmp_path / "of_no_round") == 0

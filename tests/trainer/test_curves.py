@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.curves import ProgressReader, Series, read_stages, say_progress
+from tests.trainer.watched import standing, train_watched
+from trainer.curves import ProgressReader, Series, read_lines, read_stages, say_progress
+from trainer.progress import ProgressLog
 
 
 def write(path: Path, *lines: dict[str, object]) -> None:
@@ -53,6 +55,35 @@ def test_held_out_numbers_of_a_step_join_its_curves() -> None:
         {"stage": "dpo", "step": 1, "max_steps": 1, "eval_loss": 0.7},
     ]
     assert read_stages(lines)[0]["eval_loss"].last == 0.7
+
+
+def test_what_the_guards_measure_is_the_held_out_curve(progress: ProgressLog, tmp_path: Path) -> None:
+    """The rounds logged it as events, and every curve of held-out pairs was empty."""
+    train_watched(progress, "dpo", [standing(0.7, 0.5), standing(0.6, 0.75), standing(0.65, 0.7)])
+    (stage,) = read_stages(read_lines(tmp_path / "progress.jsonl"))
+    assert stage["eval_loss"] == Series((1, 2, 3), (0.7, 0.6, 0.65))
+    assert stage["eval_rewards/accuracies"] == Series((1, 2, 3), (0.5, 0.75, 0.7))
+    assert stage["loss"] == Series((1, 2, 3), (2.0, 1.0, 2 / 3))
+    assert (stage.last_step, stage.max_steps) == (3, 3)
+
+
+def test_an_evaluation_ahead_of_its_step_moves_no_stage_on(progress: ProgressLog, tmp_path: Path) -> None:
+    progress.step("dpo", 1, 9, loss=0.6)
+    progress.event("dpo", "evaluation", at_step=2, loss=0.5, accuracy=0.5, chosen_gain=0.0, drift=0.0)
+    (stage,) = read_stages(read_lines(tmp_path / "progress.jsonl"))
+    assert (stage.last_step, stage.max_steps) == (1, 9)
+    assert stage["eval_loss"] == Series((2,), (0.5,))
+
+
+def test_training_pairs_that_are_watched_are_not_called_held_out(
+    progress: ProgressLog, tmp_path: Path
+) -> None:
+    progress.event("dpo", "no_early_stop", says="nothing stops early: 3 held-out pairs of 20 needed")
+    train_watched(progress, "dpo", [standing(0.7, 0.5)], is_held_out=False)
+    train_watched(progress, "kto", [standing(0.6, 0.5)])
+    dpo, kto = read_stages(read_lines(tmp_path / "progress.jsonl"))
+    assert not dpo["eval_loss"]
+    assert kto["eval_loss"].last == 0.6
 
 
 def test_a_growing_file_is_read_from_where_the_last_reading_ended(tmp_path: Path) -> None:

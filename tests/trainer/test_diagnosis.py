@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from trainer.curves import StageCurves, read_stages
+from tests.trainer.watched import standing, train_watched
+from trainer.curves import StageCurves, read_lines, read_stages
 from trainer.diagnosis import RULES, diagnose
 from trainer.findings import Told, loss_at_zero_margin, read_told
+from trainer.progress import ProgressLog
 
 RECORDED = Path(__file__).parent / "recorded" / "starter_progress.jsonl"
 LN_2 = math.log(2)
@@ -156,6 +158,34 @@ def test_easy_labels_are_not_taken_for_overfitting() -> None:
 def test_held_out_accuracy_of_the_gate_far_below_the_trainings_is_overfitting() -> None:
     assert "held_out_parting" in rules(stage(), Told(held_out_accuracy=0.5, held_out_noise=0.05))
     assert rules(stage(), Told(held_out_accuracy=0.5, held_out_noise=0.15)) == ["healthy"]
+
+
+def watched(progress: ProgressLog, tmp_path: Path, losses: list[float], every: int = 10) -> StageCurves:
+    """A stage whose training loss falls and whose held-out losses are these, as a round logs it."""
+    train_watched(progress, "dpo", [standing(loss) for loss in losses], every=every)
+    return read_stages(read_lines(tmp_path / "progress.jsonl"))[0]
+
+
+def test_held_out_loss_that_rises_in_a_rounds_own_lines_is_overfitting(
+    progress: ProgressLog, tmp_path: Path
+) -> None:
+    found = diagnose(watched(progress, tmp_path, [0.69, 0.60, 0.63, 0.66, 0.70]), Told())
+    (parting,) = [finding for finding in found if finding.rule == "held_out_parting"]
+    assert "Held-out loss was lowest, 0.600, at step 20 and is 0.700 now" in parting.shows
+
+
+@pytest.mark.parametrize("losses", [[0.69, 0.60, 0.66], [0.68, 0.585, 0.63, 0.59, 0.58, 0.625, 0.585, 0.62]])
+def test_held_out_loss_that_only_goes_up_and_down_is_no_overfitting(
+    progress: ProgressLog, tmp_path: Path, losses: list[float]
+) -> None:
+    assert "held_out_parting" not in rules(watched(progress, tmp_path, losses))
+
+
+def test_held_out_loss_is_held_against_the_preference_part_of_the_loss() -> None:
+    """The likelihood term falls for long after the preferences are known by heart."""
+    rising: dict[str, Curve] = {"eval_loss": lambda t: 0.6 + (t - 0.4) ** 2, "loss": lambda t: 9.0 - 3 * t}
+    assert "held_out_parting" in rules(stage(**rising, **{"loss/preference": lambda t: LN_2 - 0.3 * t}))
+    assert "held_out_parting" not in rules(stage(**rising, **{"loss/preference": lambda _: LN_2}))
 
 
 def test_a_round_that_continues_from_live_need_not_start_at_ln_2() -> None:

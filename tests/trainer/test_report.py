@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.watched import standing, train_watched
 from trainer.charts import Chart, Curve, draw_chart, smooth, thin, ticks, write_number
-from trainer.curves import Series
+from trainer.curves import Series, read_lines
+from trainer.progress import ProgressLog
 from trainer.report import describe_round, write_report
+from trainer.report_parts import write_curves
 
 RECORDED = Path(__file__).parent / "recorded" / "starter_progress.jsonl"
 VOID = {"meta", "path", "circle", "br"}
@@ -93,6 +96,15 @@ def test_a_report_fetches_nothing_and_escapes_what_files_say(folder: Path) -> No
     assert "<i>the</i>" not in page
     assert "&lt;i&gt;the" in page
     assert "&lt;b&gt;" in page
+
+
+def test_both_pages_draw_what_the_guards_measured_on_held_out_pairs(folder: Path) -> None:
+    log = ProgressLog(folder / "progress.jsonl")
+    train_watched(log, "kto", [standing(0.7, 0.5), standing(0.61, 0.75)], every=4)
+    admin = write_curves(read_lines(folder / "progress.jsonl"), {}, None)
+    for page in (write_report(folder), admin):
+        assert "held out: 0.7 at step 4, 0.61 at step 8." in page
+        assert "held out: 0.5 at step 4, 0.75 at step 8." in page
 
 
 def test_every_plot_has_a_title_and_its_numbers_in_words(folder: Path) -> None:

@@ -130,9 +130,12 @@ def test_a_sweep_trains_compares_goes_on_and_hands_over_its_best(base_folder: Pa
     assert shown.count("<circle") == 2
     assert "(best)" in shown
 
-    (folder / "points" / "beta=0.5" / "round.json").write_text(json.dumps({"trainer": {"beta": 0.7}}))
-    with pytest.raises(BadValue, match="with other settings"):
-        sweep({"beta": "0.5"})
+    told = folder / "points" / "beta=0.5" / "round.json"
+    was = json.loads(told.read_text())
+    for group, other in (("trainer", {"beta": 0.7}), ("guards", {"patience": 9})):
+        told.write_text(json.dumps(was | {group: was[group] | other}))
+        with pytest.raises(BadValue, match="with other settings"):
+            sweep({"beta": "0.5"})
 
     check_adoption(store, folder / "points" / "beta=2.0")
     store.close()
