@@ -30,7 +30,8 @@ PROBE_TOKENS = 48
 HOTTEST = 2.0  # the most that vLLM takes
 SAME_NATS = 0.1
 SCORING_HINT = (
-    "on a CPU it must be started with --lora-target-modules and every layer that adapters wrap, but not lm_head"
+    "on a CPU it must be started with --lora-target-modules and every layer that adapters wrap, but not"
+    " lm_head"
 )
 
 
@@ -233,8 +234,11 @@ class VllmPool:
             )
 
     async def _check_scores(self, replica: Replica) -> None:
-        """Better it dies now than under a round that scores its answers. A server without the right flags does
-        die of it on a CPU, but one that is merely restarted looks the same: it is lost, not refused."""
+        """Better it dies now than under a round that scores its answers.
+
+        On a CPU a server without the right flags does die of it. So does, to the eye, one that is restarted:
+        it is lost, not refused.
+        """
         ids = self._tokenizer.encode_text(PROBE)[:PROBE_TOKENS]
         try:
             await replica.client.score(replica.base_name, ids[:8], ids[8:])

@@ -318,7 +318,7 @@ def test_a_version_gone_bad_gives_way_to_the_base_when_no_earlier_one_can_be_loa
         wait_for_unloading()
     scripted.broken |= {"v2", "v3"}
     scripted.is_away = True  # v1, which is good, is not in memory any more
-    with pytest.raises(BadAdapter, match="v2 did not finish an answer.*; v0 is live again"):
+    with pytest.raises(BadAdapter, match=r"v2 did not finish an answer.*; v0 is live again"):
         board.roll_back("ada")
     assert board.live == live_version(store) == "v0"
 

@@ -107,7 +107,7 @@ def test_a_server_lost_while_it_is_checked_does_not_stop_a_start_that_has_anothe
         assert engine.stats().slots == BatchSettings().slots
         engine.close()
         return
-    with pytest.raises(Busy, match="http://one: ReadError, while it scored .* --lora-target-modules"):
+    with pytest.raises(Busy, match=r"http://one: ReadError, while it scored .* --lora-target-modules"):
         VllmEngine(base_settings(base_dir), BatchSettings(), settings, tmp_path / "log")
 
 
