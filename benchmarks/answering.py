@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
 import serving.in_process as in_process
+from benchmarks.models import name_base
 from serving.in_process import InProcessEngine
 from serving.settings import BaseSettings
 from serving.threads import choose_threads
@@ -101,6 +102,7 @@ def load_endless_engine(folder: str, adapter: str, dtype: str, threads: int) -> 
         engine = InProcessEngine(settings)
     finally:
         in_process.load_base = load_base
+    name_base(Path(adapter), Path(folder), dtype)
     engine.load("v1", Path(adapter))
     return engine
 

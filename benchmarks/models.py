@@ -80,8 +80,22 @@ def write_adapter(folder: Path, model_folder: Path, seed: int, size: float = 0.0
         if "lora_" in name:
             parameter.data = size * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(folder, save_embedding_layers=False)
-    _write_manifest(folder)
+    name_base(folder, model_folder)
     return folder
+
+
+def name_base(adapter: Path, model_folder: Path, dtype: str = "float32", **more: object) -> None:
+    """Write the manifest anew: what the files are, and that whole weights in `dtype` are under them."""
+    from store.fingerprint import base_fingerprint
+
+    facts = {
+        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        for path in adapter.iterdir()
+        if path.name != "MANIFEST.json"
+    }
+    fingerprint = base_fingerprint(model_folder, None, "none", dtype)
+    base = {"fingerprint": fingerprint, "quantization": "none", "double_quant": False, "dtype": dtype}
+    (adapter / "MANIFEST.json").write_text(json.dumps({"files": facts, "base": base, **more}), "utf-8")
 
 
 def add_proofs(adapters: Iterable[Path], model_folder: Path) -> None:
@@ -94,13 +108,4 @@ def add_proofs(adapters: Iterable[Path], model_folder: Path) -> None:
     for adapter in adapters:
         proof = make_proof(base, adapter)
         assert proof is not None, f"the random adapter {adapter.name} computes no numbers"
-        _write_manifest(adapter, proof=proof.as_json())
-
-
-def _write_manifest(folder: Path, **more: object) -> None:
-    facts = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
-        for path in folder.iterdir()
-        if path.name != "MANIFEST.json"
-    }
-    (folder / "MANIFEST.json").write_text(json.dumps({"files": facts, **more}), "utf-8")
+        name_base(adapter, model_folder, proof=proof.as_json())

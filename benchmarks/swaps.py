@@ -94,7 +94,10 @@ def open_board(folder: Path, adapters: dict[str, Path]) -> Iterator[tuple[Policy
     from store.policies import add_policy
 
     store = Store.open(folder / "data")
-    engine = InProcessEngine(BaseSettings(str(STARTER), threads=max(1, (os.cpu_count() or 2) // 2)))
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    engine = InProcessEngine(
+        BaseSettings(str(STARTER), quantization="none", dtype="float32", threads=threads)
+    )
     for version, adapter in adapters.items():
         add_policy(store, version, "v0", None, publish(adapter, folder / "policies", version))
     board = PolicyBoard(store, engine, folder / "policies")

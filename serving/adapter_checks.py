@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -147,7 +148,7 @@ def _find_problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"task_type {config['task_type']!r} is not 'CAUSAL_LM'"
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         yield f"r {rank!r} is not a rank of 1..{MAX_RANK}"
-    if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+    if not isinstance(alpha, int | float) or not 0 < alpha <= sys.float_info.max:
         yield f"lora_alpha {alpha!r} is not a positive number"
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         yield f"lora_dropout {dropout!r} is outside 0..1"

@@ -8,13 +8,12 @@ and what was hashed is what is parsed, so that a file swapped in between cannot 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,20 @@ from serving.adapter_checks import (
     find_scaling,
     read_tensors,
 )
+from serving.manifest import (
+    MANIFEST,
+    BaseFacts,
+    check_listed,
+    parse_json,
+    read_base_facts,
+    read_parent_norms,
+)
 from store.errors import BadValue, StateConflict
 
 __all__ = ["AdapterBase", "AdapterWeights", "BadAdapter", "Precision", "check_adapter", "publish"]
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-MANIFEST = "MANIFEST.json"
 FILES = frozenset({WEIGHTS, CONFIG, "README.md", MANIFEST})
 MAX_TEXT_BYTES = 4 << 20  # of each other file; a model card has some kilobytes
 
@@ -98,14 +104,14 @@ def read_adapter(folder: Path, base: AdapterBase) -> AdapterWeights:
     """The weights of an adapter that fits `base`, each file read once. BadAdapter with the reason."""
     files = _read_files(folder)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    manifest = _parse_json(folder.name, MANIFEST, files[MANIFEST])
-    _check_listed(folder.name, manifest, files, hashes)
-    _check_base(folder.name, manifest, base)
-    config = _parse_json(folder.name, CONFIG, files[CONFIG])
+    manifest = parse_json(folder.name, MANIFEST, files.pop(MANIFEST))
+    check_listed(folder.name, manifest, {name: len(content) for name, content in files.items()}, hashes)
+    _check_base(folder.name, read_base_facts(folder.name, manifest), base)
+    config = parse_json(folder.name, CONFIG, files[CONFIG])
     check_config(folder.name, config)
     shapes = expect_shapes(folder.name, config, base.layers)
     layers = read_tensors(folder.name, files[WEIGHTS], shapes)
-    check_norms(folder.name, layers, manifest.get("parent_norms"))
+    check_norms(folder.name, layers, read_parent_norms(folder.name, manifest))
     return AdapterWeights(hashes[WEIGHTS], find_scaling(config), layers)
 
 
@@ -116,7 +122,7 @@ def check_adapter(folder: Path, base: AdapterBase) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """An adapter's manifest. BadAdapter when the folder's files are not what they must be."""
-    return _parse_json(folder.name, MANIFEST, _read_files(folder, {MANIFEST})[MANIFEST])
+    return parse_json(folder.name, MANIFEST, _read_files(folder, {MANIFEST})[MANIFEST])
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -175,6 +181,8 @@ def _read_files(folder: Path, wanted: frozenset[str] | set[str] = FILES) -> dict
             missing, extra = sorted(FILES - found), sorted(found - FILES)
             raise BadAdapter(f"adapter {folder.name}: missing files {missing}, unexpected files {extra}")
         return {name: _read_file(opened, folder.name, name) for name in sorted(wanted)}
+    except OSError as error:  # a disk that fails; what is not as it must be has said so already
+        raise BadAdapter(f"adapter {folder.name} cannot be read from its disk: {error.strerror}") from error
     finally:
         os.close(opened)
 
@@ -193,47 +201,17 @@ def _read_file(folder: int, adapter: str, name: str) -> bytes:
         return file.read()
 
 
-def _parse_json(adapter: str, name: str, content: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(content)
-    except ValueError as error:
-        raise BadAdapter(f"adapter {adapter}: {name} is not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise BadAdapter(f"adapter {adapter}: {name} is not a JSON object")
-    return parsed
-
-
-def _check_listed(
-    adapter: str, manifest: Mapping[str, Any], files: Mapping[str, bytes], hashes: Mapping[str, str]
-) -> None:
-    listed = manifest.get("files")
-    if not isinstance(listed, dict) or set(listed) != FILES - {MANIFEST}:
-        raise BadAdapter(f"adapter {adapter}: {MANIFEST} must list {sorted(FILES - {MANIFEST})}")
-    for name, facts in listed.items():
-        if not isinstance(facts, dict):
-            raise BadAdapter(f"adapter {adapter}: {MANIFEST} says nothing of {name}")
-        size = len(files[name])
-        if facts.get("bytes", size) != size:
-            raise BadAdapter(f"adapter {adapter}: {name} has {size} bytes, not {facts['bytes']}")
-        if facts.get("sha256") != hashes[name]:
-            raise BadAdapter(f"adapter {adapter}: the sha256 of {name} differs from the manifest's")
-
-
-def _check_base(adapter: str, manifest: Mapping[str, Any], base: AdapterBase) -> None:
+def _check_base(adapter: str, facts: BaseFacts, base: AdapterBase) -> None:
     """The precision first: of two fingerprints nobody can see what differs."""
-    facts = manifest.get("base") or {}
-    if base.precision is not None and "quantization" in facts:
-        quantization, dtype = facts["quantization"], facts.get("dtype", base.precision.dtype)
-        # Adapters of earlier releases do not say it; they were all trained with double quantization.
-        trained = Precision(quantization, facts.get("double_quant", quantization != "none"), dtype)
-        if trained != base.precision:
-            raise BadAdapter(
-                f"adapter {adapter} was trained over {trained}, and the base is served as {base.precision}"
-            )
-    trained_over = facts.get("fingerprint")
-    if trained_over is not None and trained_over != base.fingerprint:
+    trained = Precision(facts.quantization, facts.double_quant, facts.dtype)
+    if base.precision is not None and trained != base.precision:
         raise BadAdapter(
-            f"adapter {adapter} was trained over base {trained_over:.12}, this one is {base.fingerprint:.12}"
+            f"adapter {adapter} was trained over {trained}, and the base is served as {base.precision}"
+        )
+    if facts.fingerprint != base.fingerprint:
+        raise BadAdapter(
+            f"adapter {adapter} was trained over base {facts.fingerprint:.12}, this one is"
+            f" {base.fingerprint:.12}"
         )
 
 

@@ -45,6 +45,7 @@ class InProcessEngine:
         if not base.threads:
             choose_threads(self.base.model)
         self._text = ChatTokenizer(self.base.tokenizer)
+        self._num_embedded: int = self.base.model.get_input_embeddings().num_embeddings
         self._settings = settings or BatchSettings()
         self._adapter_base = AdapterBase.of(self.base.model, self.base.fingerprint)
         on_cpu = self.base.model.device.type == "cpu"
@@ -107,6 +108,10 @@ class InProcessEngine:
         for row in rows:
             if not row.answer_ids:
                 raise BadValue("an answer without tokens has no log-probability")
+            if max(row.answer_ids) >= self._num_embedded:  # on a GPU it would end every answer in flight
+                raise BadValue(
+                    f"the answer holds token {max(row.answer_ids)}; the model has {self._num_embedded}"
+                )
             if row.num_tokens > self.base.context_length:
                 raise BadValue(
                     f"prompt and answer have {row.num_tokens} tokens and the model's context holds"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serving.adapters import WEIGHTS, BadAdapter, hash_files
 from serving.engine import Engine
-from serving.proving import check_base, prove, read_proof
+from serving.proving import check_base, prove, require_proof
 from serving.watching import FileWatch, read_stamp
 from store.database import Store
 from store.errors import Busy, NotFound, StateConflict
@@ -81,7 +81,7 @@ class VersionLoader:
         version, stamp, hashes = policy.version, read_stamp(folder), hash_files(folder)
         if hashes[WEIGHTS] != policy.weights_sha256:
             raise BadAdapter(f"policy {version}: its weights are not those registered (sha256)")
-        proof = read_proof(folder)
+        proof = require_proof(folder, policy.round_id is not None)
         self._engine.load(version, folder)
         try:
             if read_stamp(folder) != stamp:  # the engine read the files a second time

@@ -21,7 +21,7 @@ from serving.loading import VersionLoader
 from serving.streaming import HeldStream
 from serving.trail import find_earlier_versions
 from store.database import Store
-from store.errors import HeedError, StateConflict
+from store.errors import Busy, HeedError, StateConflict
 from store.policies import live_version, promote, read_promotions
 from store.records import BASE_VERSION, Chunk, Message, Promotion, Sampling
 
@@ -85,7 +85,10 @@ class PolicyBoard:
         self._loader.files.look()
 
     def start(self) -> None:
-        """Serve what the store says is live, or the newest earlier version that can be served."""
+        """Serve what the store says is live, or the newest earlier version that can be served.
+
+        An engine that cannot be reached is an error, and what is live stays recorded as it was.
+        """
         for orphan in sweep_unfinished(self._adapters_dir):
             logger.warning("removed the unfinished adapter folder %s", orphan)
         try:
@@ -203,8 +206,7 @@ class PolicyBoard:
             with self._held(flipped.version) as version:
                 self._loader.prove(version)
         except BadAdapter as error:
-            earlier = find_earlier_versions(read_promotions(self._store))
-            good = self._find_good((flipped.previous, *earlier), [])
+            good = self._find_way_back(flipped.previous)
             self._record(good, flipped.version, "heed", f"went back: {error}", "rollback")
             with self._lock:  # the bad one is not what a rollback returns to
                 self._previous = find_earlier_versions(read_promotions(self._store))[0]
@@ -212,12 +214,23 @@ class PolicyBoard:
             self._drop(flipped.version)
             raise BadAdapter(f"{error}; {good} is live again") from error
 
+    def _find_way_back(self, previous: str) -> str:
+        earlier = find_earlier_versions(read_promotions(self._store))
+        try:
+            return self._find_good((previous, *earlier), [])
+        except Busy as error:  # the bad version must not stay live, and the base is always in memory
+            logger.error("no earlier version can be loaded now, the base answers: %s", error)
+            return BASE_VERSION
+
     def _find_good(self, versions: Sequence[str], problems: list[str]) -> str:
-        """The first of these versions that proves itself; why the others did not is added to `problems`."""
+        """The first of these versions that proves itself; why the others did not is added to `problems`. Busy
+        says nothing of a version, so it is raised."""
         for version in dict.fromkeys(versions):
             try:
                 with self._held(version):
                     self._loader.prove(version)
+            except Busy:  # an engine that is away for a moment must not change what is live for good
+                raise
             except HeedError as error:
                 self._drop(version)
                 logger.error("policy %s cannot be served: %s", version, error)

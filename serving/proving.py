@@ -16,6 +16,7 @@ from typing import Any
 
 from serving.adapters import BadAdapter, read_manifest
 from serving.engine import Engine
+from serving.manifest import read_proof
 from store.errors import BadValue, Busy, HeedError, NotFound, StateConflict
 from store.proof import QUESTIONS, UNKNOWN, Proof, ProofRow, check_proof
 from store.records import BASE_VERSION, Chunk, Message, Sampling
@@ -27,18 +28,17 @@ GREEDY = Sampling(temperature=0.0, max_tokens=12)
 BASE_FILE = "base.json"
 
 
-def read_proof(adapter: Path) -> Proof | None:
-    """What the round recorded; None for an adapter of an earlier release. BadAdapter: nothing usable."""
-    manifest = read_manifest(adapter)
-    if "proof" not in manifest:
-        logger.warning(
-            "adapter %s is from before proofs were recorded; only its hashes are known", adapter.name
+def require_proof(adapter: Path, is_of_a_round: bool) -> Proof | None:
+    """What the round recorded; None for an adapter that no round made. BadAdapter: it must have one."""
+    proof = read_proof(adapter.name, read_manifest(adapter))
+    if proof is None and is_of_a_round:
+        raise BadAdapter(
+            f"adapter {adapter.name} has no proof: a Heed before 0.3 trained it and recorded none, or it was"
+            " taken out; promote a version that has one, or start a round"
         )
-        return None
-    try:
-        return Proof.from_json(manifest["proof"])
-    except BadValue as error:
-        raise BadAdapter(f"adapter {adapter.name}: {error}") from error
+    if proof is None:
+        logger.warning("adapter %s has no proof; only its hashes are known", adapter.name)
+    return proof
 
 
 def prove(engine: Engine, version: str, proof: Proof | None) -> None:
@@ -71,8 +71,9 @@ def check_base(engine: Engine, folder: Path, name: str) -> tuple[Proof, str | No
         return proof, None
     try:
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        proof, fingerprint, known = Proof.from_json(record["proof"]), record["fingerprint"], record["model"]
-    except (ValueError, KeyError, TypeError, BadValue) as error:
+        proof = Proof.from_json(record["proof"])
+        fingerprint, known = str(record["fingerprint"]), str(record["model"])
+    except (OSError, RecursionError, ValueError, KeyError, TypeError, BadValue) as error:
         return _record_base(engine), f"{path.name} in the policies folder cannot be read: {error}"
     if fingerprint != engine.base_fingerprint:
         return _record_base(engine), _tell_other_base(known, fingerprint, name, engine.base_fingerprint)

@@ -29,6 +29,10 @@ PROBE = "Heed: people rate what a model says - 0123456789 naïve 人々 прив
 PROBE_TOKENS = 48
 HOTTEST = 2.0  # the most that vLLM takes
 SAME_NATS = 0.1
+SCORING_HINT = (
+    "on a CPU it must be started with --lora-target-modules and every layer that adapters wrap, but not"
+    " lm_head"
+)
 
 
 class Replica:
@@ -230,15 +234,21 @@ class VllmPool:
             )
 
     async def _check_scores(self, replica: Replica) -> None:
-        """Better it dies now than under a round that scores its answers."""
+        """Better it dies now than under a round that scores its answers.
+
+        On a CPU a server without the right flags does die of it. So does, to the eye, one that is restarted:
+        it is lost, not refused.
+        """
         ids = self._tokenizer.encode_text(PROBE)[:PROBE_TOKENS]
         try:
             await replica.client.score(replica.base_name, ids[:8], ids[8:])
-        except (Refused, ReplicaLost) as error:
+        except Refused as error:
             raise BadValue(
-                f"vLLM at {replica.client.url} cannot score an answer ({error}); on a CPU it must be"
-                " started with --lora-target-modules and every layer that adapters wrap, but not lm_head"
+                f"vLLM at {replica.client.url} cannot score an answer ({error}); {SCORING_HINT}"
             ) from error
+        except ReplicaLost as error:
+            says = f"{error}, while it scored an answer; if it ends there every time: {SCORING_HINT}"
+            raise ReplicaLost(says) from error
 
     async def _probe(self, replica: Replica, temperature: float, priority: int = 0) -> dict[int, float]:
         """The likeliest first tokens after the probe text, with their log-probs."""

@@ -64,13 +64,24 @@ class Proof:
     def from_json(cls, value: Any) -> Proof:
         """What `as_json` gave. BadValue when it is anything else."""
         try:
-            rows = tuple(
-                ProofRow(tuple(row["messages"]), tuple(row["answer_ids"]), float(row["logprob_sum"]))
-                for row in value["rows"]
-            )
-            return cls(value["dtype"], rows)
-        except (TypeError, KeyError, ValueError) as error:
+            return cls(value["dtype"], tuple(_read_row(row) for row in value["rows"]))
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadValue(f"the proof cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _read_row(row: Any) -> ProofRow:
+    messages, ids = tuple(row["messages"]), tuple(row["answer_ids"])
+    if not messages:
+        raise BadValue("an answer answers at least one message")
+    for message in messages:
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            raise BadValue("a message is its role and its content")
+        if not all(isinstance(text, str) for text in message.values()):
+            raise BadValue("role and content are texts")
+        message["content"].encode()  # half a character is no text for a tokenizer
+    if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
+        raise BadValue("token ids are whole numbers")
+    return ProofRow(messages, ids, float(row["logprob_sum"]))
 
 
 def check_proof(proof: Proof, logprob_sums: Sequence[float]) -> str | None:

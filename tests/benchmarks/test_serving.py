@@ -91,7 +91,7 @@ def test_chat_speed_counts_only_what_ended_in_the_window() -> None:
 
 def test_a_mixed_answer_is_found_out_by_its_score(tmp_path: Path) -> None:
     adapters = {f"v{n}": write_adapter(tmp_path / f"v{n}", STARTER, n, size=0.06) for n in (1, 2)}
-    engine = InProcessEngine(BaseSettings(str(STARTER), threads=1))
+    engine = InProcessEngine(BaseSettings(str(STARTER), quantization="none", dtype="float32", threads=1))
     try:
         for version, adapter in adapters.items():
             engine.load(version, adapter)

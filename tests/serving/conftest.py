@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from serving.in_process import InProcessEngine
 from serving.settings import BaseSettings
+from store.fingerprint import base_fingerprint
 from tests.serving.real_vllm import RealVllm
 
 TEMPLATE = (
@@ -83,11 +85,28 @@ def write_adapter(folder: Path, base_dir: Path, seed: int, **manifest: Any) -> P
         if "lora_" in name:
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(folder, save_embedding_layers=False)
-    write_manifest(folder, **manifest)
+    write_manifest(folder, **{"base": base_facts(base_dir)} | manifest)
+    return folder
+
+
+def base_facts(base_dir: Path, quantization: str = "none", dtype: str = "float32") -> dict[str, Any]:
+    """What a manifest says of the base that its adapter was trained over."""
+    fingerprint = base_fingerprint(base_dir, None, quantization, dtype)
+    precision = {"quantization": quantization, "double_quant": quantization == "nf4", "dtype": dtype}
+    return {"fingerprint": fingerprint, **precision}
+
+
+def copy_as_trained(adapter: Path, to: Path, base_dir: Path, quantization: str, dtype: str) -> Path:
+    """The same weights, with a manifest that says they were trained over the base in another precision."""
+    folder = Path(shutil.copytree(adapter, to))
+    write_manifest(folder, base=base_facts(base_dir, quantization, dtype))
     return folder
 
 
 def write_manifest(folder: Path, **manifest: Any) -> None:
+    """Say what the files are now. The base stays the one that was named before, unless another is given."""
+    if "base" not in manifest and (folder / "MANIFEST.json").is_file():
+        manifest["base"] = json.loads((folder / "MANIFEST.json").read_text("utf-8"))["base"]
     files = {
         path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
         for path in folder.iterdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 from serving.engine import EngineStats, VersionStats
 from serving.request import Request
 from serving.scoring import Scoring
+from store.errors import Busy
 from store.records import Chunk, Message, Sampling
 
 
@@ -73,18 +74,22 @@ class ScriptedBatch:
 
 
 class ScriptedEngine:
-    """Implements Engine: answers its version and the seed, or what `answers` holds, one chunk a word."""
+    """Implements Engine: answers its version and the seed, or what `answers` holds, one chunk a word.
+    `is_away` takes no adapter, as vLLM does when every server was lost."""
 
     def __init__(self, answers: Sequence[str] = ()) -> None:
         self.loaded: list[str] = []
         self.unloaded: list[str] = []
         self.broken: set[str] = set()
+        self.is_away = False
         self.answers = list(answers)
         self._lock = threading.Lock()
 
     def load(self, version: str, adapter: Path | None) -> None:
         assert (adapter is None) == (version == "v0")
         assert version not in self.loaded
+        if self.is_away and adapter is not None:
+            raise Busy("no server can answer now")
         self.loaded.append(version)
 
     def unload(self, version: str) -> None:

@@ -22,7 +22,7 @@ from serving.settings import BaseSettings, BatchSettings
 from serving.streaming import HALF_CHARACTER
 from store.errors import BadValue, NotFound, StateConflict
 from store.records import Chunk, Message, Sampling
-from tests.serving.conftest import Reference, generate_greedily
+from tests.serving.conftest import Reference, copy_as_trained, generate_greedily
 from tests.serving.fakes import ask, wait_until
 
 TEXTS = [
@@ -348,10 +348,22 @@ def test_a_version_is_loaded_once(engine: InProcessEngine) -> None:
         engine.load("v0", None)
 
 
-def test_four_bit_versions_answer_as_generate_does(base_dir: Path, adapters: dict[str, Path]) -> None:
+def test_an_answer_of_tokens_that_the_model_has_not_is_refused(engine: InProcessEngine) -> None:
+    """On a GPU such an id ends the whole process's use of it, not one request."""
+    engine.load("v0", None)
+    known = engine.base.model.get_input_embeddings().num_embeddings
+    assert engine.score("v0", ask("a"), [[known - 1]])[0] < 0
+    with pytest.raises(BadValue, match=f"holds token {known}; the model has {known}"):
+        engine.score("v0", ask("a"), [[5, known]])
+
+
+def test_four_bit_versions_answer_as_generate_does(
+    base_dir: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
     engine = InProcessEngine(BaseSettings(str(base_dir), quantization="nf4"), BatchSettings(slots=8))
     for version in ("v1", "v2"):
-        engine.load(version, adapters[version])
+        folder = copy_as_trained(adapters[version], tmp_path / version, base_dir, "nf4", "float32")
+        engine.load(version, folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base_dir)
     for version in ("v1", "v2"):
         fresh = AutoModelForCausalLM.from_pretrained(

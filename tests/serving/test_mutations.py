@@ -3,6 +3,7 @@ version served meanwhile answers with the very same bits."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -70,6 +71,24 @@ def set_manifest(**facts: object) -> Callable[[Path], None]:
     return lambda folder: write_manifest(folder, **facts)
 
 
+def set_base(**changes: object) -> Callable[[Path], None]:
+    """None takes a fact out."""
+
+    def act(folder: Path) -> None:
+        base = json.loads((folder / MANIFEST).read_text("utf-8"))["base"] | changes
+        write_manifest(folder, base={key: value for key, value in base.items() if value is not None})
+
+    return act
+
+
+def set_norm(norm: object) -> Callable[[Path], None]:
+    return lambda folder: write_manifest(folder, parent_norms={min(load_file(folder / WEIGHTS)): norm})
+
+
+def nest(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text('{"a":' * 100_000)
+
+
 def list_another_hash(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     manifest["files"][CONFIG]["sha256"] = "0" * 64
@@ -132,6 +151,8 @@ CONTENT: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge norm": (replace(lambda t: t * 100), r"lora_A.weight has norm .*, over 32 \(no parent is known\)"),
     "rank of text": (set_config(r="8"), "r '8' is not a rank"),
     "endless scale": (set_config(lora_alpha=float("inf")), "lora_alpha inf"),
+    "scale over all floats": (set_config(lora_alpha=10**400), "lora_alpha 1000"),
+    "nested config": (nest(CONFIG), "adapter_config.json is nested too deeply"),
     "pissa": (set_config(init_lora_weights="pissa"), "init_lora_weights 'pissa' is not allowed"),
     "megatron": (set_config(megatron_core="os"), "megatron_core 'os' is not allowed"),
     "regex": (set_config(target_modules=".*proj"), "target_modules '.*proj' is not a list of layer names"),
@@ -177,16 +198,31 @@ OUTSIDE: dict[str, tuple[Callable[[Path], object], str]] = {
     "linked folder": (link_the_folder, "v9 has no folder of its own"),
     "pipe": (put_a_pipe, "README.md is not a plain file"),
     "no folder": (shutil.rmtree, "v9 has no folder of its own: No such file"),
+    "nested manifest": (nest(MANIFEST), "MANIFEST.json is nested too deeply"),
+    "no base": (set_manifest(base=None), "MANIFEST.json does not say over which base it was trained"),
+    "base of text": (set_manifest(base="llama"), "does not say over which base it was trained"),
+    "no fingerprint": (set_base(fingerprint=None), "base.fingerprint None is no sha256"),
+    "number for fingerprint": (set_base(fingerprint=17), "base.fingerprint 17 is no sha256"),
+    "no quantization": (set_base(quantization=None), "base.quantization None names no precision"),
+    "list for quantization": (set_base(quantization=["nf4"]), r"base.quantization \['nf4'\] names no"),
+    "no dtype": (set_base(dtype=None), "base.dtype None names no precision"),
+    "text for a flag": (set_base(double_quant="no"), "base.double_quant 'no' is neither true nor false"),
+    "list for norms": (set_manifest(parent_norms=[1.0]), "parent_norms is a list, not norms by name"),
+    "norm of text": (set_norm("1"), r"the parent's norm '1' of 'base_model\..*' is no norm"),
+    "norm not a number": (set_norm(float("nan")), "the parent's norm nan of"),
+    "endless norm": (set_norm(float("inf")), "the parent's norm inf of"),
+    "norm below zero": (set_norm(-1.0), r"the parent's norm -1\.0 of"),
+    "norm over all floats": (set_norm(10**400), r"the parent's norm 1000\d+ of"),
     "wrong base": (
-        set_manifest(base={"fingerprint": "f" * 64}),
+        set_base(fingerprint="f" * 64),
         "was trained over base ffffffffffff, this one is [0-9a-f]{12}",
     ),
     "other precision": (
-        set_manifest(base={"quantization": "nf4", "double_quant": True, "dtype": "bfloat16"}),
+        set_base(quantization="nf4", double_quant=True, dtype="bfloat16"),
         "over nf4 twice quantized computing in bfloat16, and the base is served as whole weights in float32",
     ),
     "other dtype": (
-        set_manifest(base={"quantization": "none", "double_quant": False, "dtype": "bfloat16"}),
+        set_base(dtype="bfloat16"),
         "trained over whole weights in bfloat16, and the base is served as whole weights in float32",
     ),
 }
@@ -217,6 +253,19 @@ def test_a_bad_adapter_is_refused_and_what_is_served_stays_bit_equal(
     assert engine.versions() == served == ["v1"]
     assert engine.score("v1", ask("the fox"), [ANSWER]) == before
     assert torch.equal(forward(engine), base_before)
+
+
+@pytest.mark.parametrize("call", ["listdir", "fdopen"])
+def test_a_disk_that_fails_is_a_reason_and_no_crash(
+    call: str, folder: Path, engine: InProcessEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, call, fail)
+        with pytest.raises(BadAdapter, match="v9 cannot be read from its disk: Input/output error"):
+            engine.load("v9", folder)
 
 
 def forward(engine: InProcessEngine) -> torch.Tensor:

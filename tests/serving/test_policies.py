@@ -17,7 +17,7 @@ from serving.settings import BaseSettings
 from serving.trail import find_earlier_versions
 from store.clock import utc
 from store.database import Store
-from store.errors import HeedError, NotFound, StateConflict
+from store.errors import Busy, HeedError, NotFound, StateConflict
 from store.policies import add_policy, live_version, promote, read_promotions
 from store.records import Promotion, Sampling
 from tests.serving.conftest import Reference
@@ -288,6 +288,39 @@ def test_start_serves_the_base_when_nothing_else_is_left(store: Store, policies:
     board.start()
     assert board.live == "v0" == live_version(store)
     assert not (policies / ".tmp-orphan").exists()
+
+
+def test_an_engine_that_is_away_at_the_start_changes_nothing_of_what_is_live(
+    store: Store, policies: Path, scripted: ScriptedEngine
+) -> None:
+    """A vLLM that restarted together with Heed once cost the live version its place, for good."""
+    promote(store, "v1", "ada")
+    promote(store, "v2", "ada")
+    scripted.is_away = True
+    with pytest.raises(Busy, match="no server can answer now"):
+        PolicyBoard(store, scripted, policies).start()
+    assert live_version(store) == "v2"
+    assert [row.version for row in read_promotions(store)] == ["v2", "v1"]
+    scripted.close()
+    scripted.is_away = False
+    board = PolicyBoard(store, scripted, policies)
+    board.start()
+    assert (board.live, board.problems()) == ("v2", ())
+
+
+def test_a_version_gone_bad_gives_way_to_the_base_when_no_earlier_one_can_be_loaded(
+    store: Store, scripted: ScriptedEngine, policies: Path
+) -> None:
+    board = PolicyBoard(store, scripted, policies, keep_loaded=2)
+    board.start()
+    for version in ("v1", "v2", "v3"):
+        board.promote(version, "ada", "")
+        wait_for_unloading()
+    scripted.broken |= {"v2", "v3"}
+    scripted.is_away = True  # v1, which is good, is not in memory any more
+    with pytest.raises(BadAdapter, match=r"v2 did not finish an answer.*; v0 is live again"):
+        board.roll_back("ada")
+    assert board.live == live_version(store) == "v0"
 
 
 def test_two_rollbacks_go_two_versions_back() -> None:

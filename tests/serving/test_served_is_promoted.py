@@ -20,13 +20,13 @@ from store.errors import StateConflict
 from store.policies import add_policy, live_version, read_promotions
 from store.proof import Proof, check_proof
 from store.records import Sampling
-from tests.serving.conftest import write_manifest
+from tests.serving.conftest import copy_as_trained, write_manifest
 from tests.serving.fakes import ask
 from trainer.proving import make_proof
 from trainer.qlora import LoadedBase, load_base
 from trainer.settings import BaseModel
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "MANIFEST.json"
 VERSIONS = ("v1", "v2", "v3")
 
 
@@ -131,7 +131,7 @@ def test_the_rounds_proof_holds_after_load_swap_rollback_and_restart(
     [("none", "float32"), ("none", "bfloat16"), ("nf4", "float32"), ("nf4", "bfloat16")],
 )
 def test_training_and_serving_agree_in_every_precision(
-    quantization: str, dtype: str, base_dir: Path, adapters: dict[str, Path]
+    quantization: str, dtype: str, base_dir: Path, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
     """PEFT over the trainer's base against our layers over serving's, NF4 with double quantization too."""
     base = load_base(BaseModel(str(base_dir), quantization=quantization, dtype=dtype))  # type: ignore[arg-type]
@@ -139,8 +139,10 @@ def test_training_and_serving_agree_in_every_precision(
     assert proof is not None
     engine = InProcessEngine(BaseSettings(str(base_dir), quantization=quantization, dtype=dtype))  # type: ignore[arg-type]
     assert engine.base_fingerprint == base.fingerprint
-    for version in ("v0", "v1", "v2"):
-        engine.load(version, adapters.get(version))
+    engine.load("v0", None)
+    for version in ("v1", "v2"):
+        folder = copy_as_trained(adapters[version], tmp_path / version, base_dir, quantization, dtype)
+        engine.load(version, folder)
     assert check_proof(proof, score(engine, "v1", proof)) is None
     for other in ("v0", "v2"):
         assert "its log-probs differ from the recorded ones" in str(
@@ -203,14 +205,20 @@ def test_right_weights_at_a_wrong_scale_are_found_by_the_log_probs(promoted: Pol
     assert promoted.problems() == ()
 
 
-def test_a_round_without_numbers_is_refused_and_one_without_a_proof_is_old(
-    promoted: PolicyBoard, data: Path
-) -> None:
-    write_manifest(data / "policies" / "v3", proof=None)
-    with pytest.raises(BadAdapter, match="v3: the proof cannot be read"):
-        promoted.promote("v3", "ada", "")
-    write_manifest(data / "policies" / "v3")
-    promoted.promote("v3", "ada", "")
+def test_what_a_round_made_needs_its_proof(promoted: PolicyBoard, data: Path) -> None:
+    """Without numbers it cannot have passed the gate; before 0.3 rounds recorded none, and any adapter can be
+    made to look like one of those."""
+    sha256 = publish(data / "policies" / "v3", data / "policies", "v4")
+    add_policy(promoted._store, "v4", parent="v0", round_id="r1", weights_sha256=sha256)
+    for version in ("v3", "v4"):
+        write_manifest(data / "policies" / version, proof=None)
+        with pytest.raises(BadAdapter, match=f"{version}: its round found that its log-probs are not numb"):
+            promoted.promote(version, "ada", "")
+        write_manifest(data / "policies" / version)
+    with pytest.raises(BadAdapter, match=r"v4 has no proof: a Heed before 0\.3 .* or start a round"):
+        promoted.promote("v4", "ada", "")
+    assert promoted.live == "v2"
+    promoted.promote("v3", "ada", "")  # no round made it: registered by hand
     assert promoted.live == "v3"
 
 
@@ -281,6 +289,9 @@ def test_a_file_swapped_while_it_is_loaded_does_not_go_live(
         (lambda folder: truncate(folder / WEIGHTS), "its weights are not those registered"),
         (lambda folder: (folder / CONFIG).write_text("{}"), "adapter_config.json has 2 bytes"),
         (shutil.rmtree, "policy v2 is not retained"),
+        (lambda folder: (folder / MANIFEST).write_text("[" * 100_000), "MANIFEST.json is nested too deeply"),
+        (lambda folder: write_manifest(folder, base="llama"), "does not say over which base it was trained"),
+        (lambda folder: write_manifest(folder, parent_norms=[1.0]), "parent_norms is a list"),
     ],
 )
 def test_a_damaged_version_at_boot_gives_way_to_the_last_good_one(

@@ -22,8 +22,9 @@ import pytest
 from serving.adapters import BadAdapter
 from serving.base_text import load_text
 from serving.settings import BatchSettings, VllmSettings
-from serving.vllm_client import read_lines
+from serving.vllm_client import Card, ReplicaLost, VllmClient, read_lines
 from serving.vllm_engine import VllmEngine, adaptable_layers, read_layers
+from serving.vllm_pool import Replica, VllmPool
 from serving.vllm_server import VllmServer, make_command, make_environment
 from store.errors import BadValue, Busy, HeedError
 from store.records import Sampling
@@ -82,6 +83,32 @@ def test_a_server_that_cannot_be_reached_is_named(base_dir: Path, tmp_path: Path
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(Busy, match=f"no vLLM server can answer now \\({url}: ConnectError"):
         VllmEngine(base_settings(base_dir), BatchSettings(), VllmSettings(urls=(url,)), tmp_path / "log")
+
+
+@pytest.mark.parametrize("is_other_up", [True, False])
+def test_a_server_lost_while_it_is_checked_does_not_stop_a_start_that_has_another(
+    is_other_up: bool, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(pool: VllmPool, replica: Replica) -> Card:
+        if is_other_up and replica.client.url == "http://two":
+            return Card("base", "", 256, frozenset())
+        await pool._check_scores(replica)
+        raise AssertionError("nobody answers there")
+
+    async def break_off(*_: object) -> float:
+        raise ReplicaLost("ReadError")
+
+    monkeypatch.setattr(VllmClient, "score", break_off)
+    monkeypatch.setattr(VllmPool, "_check", check)
+    monkeypatch.setattr(VllmPool, "_look_after", lambda *_: asyncio.sleep(0))
+    settings = VllmSettings(urls=("http://one", "http://two"))
+    if is_other_up:
+        engine = VllmEngine(base_settings(base_dir), BatchSettings(), settings, tmp_path / "log")
+        assert engine.stats().slots == BatchSettings().slots
+        engine.close()
+        return
+    with pytest.raises(Busy, match=r"http://one: ReadError, while it scored .* --lora-target-modules"):
+        VllmEngine(base_settings(base_dir), BatchSettings(), settings, tmp_path / "log")
 
 
 def test_four_bit_weights_are_refused(base_dir: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from store.errors import BadValue
 from store.proof import TOLERANCES, Proof, ProofRow, check_proof
 
+ASKED = {"role": "user", "content": "Hello?"}
 ROWS = (
     ProofRow(({"role": "user", "content": "Hello?"},), (5, 6, 7, 8), -12.0),
     ProofRow(({"role": "user", "content": "Why?"},), (9,), -3.0),
@@ -37,11 +38,34 @@ def test_a_proof_comes_back_from_a_manifest_as_it_was() -> None:
         [],
         {"dtype": "float32"},
         {"dtype": "float32", "rows": []},
-        {"dtype": "int3", "rows": [{"messages": [], "answer_ids": [1], "logprob_sum": -1.0}]},
-        {"dtype": "float32", "rows": [{"messages": [], "answer_ids": [], "logprob_sum": -1.0}]},
-        {"dtype": "float32", "rows": [{"messages": [], "answer_ids": [1], "logprob_sum": float("nan")}]},
+        {"dtype": "int3", "rows": [{"messages": [ASKED], "answer_ids": [1], "logprob_sum": -1.0}]},
+        {"dtype": ["float32"], "rows": [{"messages": [ASKED], "answer_ids": [1], "logprob_sum": -1.0}]},
     ],
 )
 def test_what_is_no_proof_is_refused(value: object) -> None:
     with pytest.raises(BadValue, match="proof"):
         Proof.from_json(value)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"answer_ids": []},
+        {"answer_ids": "12"},
+        {"answer_ids": [-1]},
+        {"answer_ids": [True]},
+        {"logprob_sum": float("nan")},
+        {"logprob_sum": 10**400},
+        {"messages": []},
+        {"messages": ["hello"]},
+        {"messages": [["role", "content"]]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user"}]},
+    ],
+)
+def test_a_row_that_no_engine_could_score_is_refused(facts: dict[str, object]) -> None:
+    row = {"messages": [ASKED], "answer_ids": [1], "logprob_sum": -1.0}
+    assert Proof.from_json({"dtype": "float32", "rows": [row]}).rows
+    with pytest.raises(BadValue, match="proof"):
+        Proof.from_json({"dtype": "float32", "rows": [row | facts]})
