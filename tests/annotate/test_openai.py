@@ -162,7 +162,7 @@ def test_a_third_question_at_once_is_told_when_to_come_back(
     ]
     for stream in streams:
         assert next(stream).choices[0].delta.content == "Hello", "a word arrives before the next is written"
-    with pytest.raises(openai.RateLimitError, match="2 questions of yours") as refused:
+    with pytest.raises(openai.RateLimitError, match="2 answers to you") as refused:
         client.chat.completions.create(model="live", messages=MESSAGES)
     assert int(refused.value.response.headers["retry-after"]) >= 1
     sample.gate.set()
