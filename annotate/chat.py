@@ -40,8 +40,8 @@ def answer_all(
 
     Each is kept as a completion of its own; closing one stops it and keeps what was written as "cancelled".
     Raises at once: BadValue for messages that cannot be answered, NotFound for the model, TooManyRequests
-    while `most_in_flight` questions of this person are being answered, Busy when the engine's queue is full;
-    the last two say when to come back.
+    when this person would have more than `most_in_flight` answers (see `ChatSlots.take`), Busy when the
+    engine's queue is full; the last two say when to come back.
     """
     checked = _check_messages(messages, services.settings.max_message_chars)
     drafts = [

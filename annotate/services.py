@@ -39,7 +39,8 @@ class ChatSettings:
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """How much one person may ask for: `in_flight_per_person` questions at once through the API."""
+    """How much one person may ask for: `in_flight_per_person` answers at once through the API, or those to
+    one question."""
 
     in_flight_per_person: int = 2
 

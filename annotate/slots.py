@@ -1,4 +1,4 @@
-"""How many questions one person may have in flight, so that nobody fills the engine. Knows no engine."""
+"""How many answers one person may have in flight, so that nobody fills the engine. Knows no engine."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ class ChatSlots:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        # person_id -> the completion ids of each question that still has answers to come
-        self._writing: defaultdict[str, list[set[str]]] = defaultdict(list)
+        self._writing: defaultdict[str, set[str]] = defaultdict(set)  # person_id -> completion ids to come
 
     def take(self, person_id: str, completion_ids: Sequence[str], most: int = 1) -> None:
-        """Note the answers to one more question; TooManyRequests while `most` are being answered."""
+        """Note the answers to one more question; TooManyRequests when they would be more than `most`.
+
+        Whoever waits for nothing may always ask, whatever the number of answers to that one question.
+        """
         with self._changed:
             held = len(self._writing.get(person_id, ()))
-            if held >= most:
-                raise TooManyRequests(_say_full(held))
-            self._writing[person_id].append(set(completion_ids))
+            if held and held + len(completion_ids) > most:
+                raise TooManyRequests(_say_full(held, most))
+            self._writing[person_id] |= set(completion_ids)
 
     def free(self, person_id: str, completion_id: str) -> None:
-        """Note that one answer is done; after the last of its question the place is free."""
+        """Note that one answer is done."""
         with self._changed:
-            questions = [ids - {completion_id} for ids in self._writing.pop(person_id, [])]
-            if left := [ids for ids in questions if ids]:
+            if left := self._writing.pop(person_id, set()) - {completion_id}:
                 self._writing[person_id] = left
             self._changed.notify_all()
 
@@ -46,15 +47,17 @@ class ChatSlots:
     def is_writing(self, completion_id: str) -> bool:
         """Whether that completion is still being generated."""
         with self._changed:
-            return any(completion_id in ids for questions in self._writing.values() for ids in questions)
+            return any(completion_id in ids for ids in self._writing.values())
 
     def count(self) -> int:
         """How many answers wait or are being written, to everybody."""
         with self._changed:
-            return sum(len(ids) for questions in self._writing.values() for ids in questions)
+            return sum(len(ids) for ids in self._writing.values())
 
 
-def _say_full(held: int) -> str:
-    if held == 1:
+def _say_full(held: int, most: int) -> str:
+    if held == most == 1:
         return "an answer to you is still being written; wait for it or stop it"
-    return f"{held} questions of yours are still being answered; wait for one of them or stop it"
+    return (
+        f"{held} answers to you are still being written, of {most} at once; wait for one of them or stop it"
+    )

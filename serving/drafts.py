@@ -14,6 +14,10 @@ from store.errors import HeedError
 from store.records import Chunk, Completion, Prompt, Sampling, TaskKind
 
 
+class CutOff(HeedError):
+    """An answer ended before it was whole."""
+
+
 @dataclass(slots=True)
 class Draft:
     """A task in the making: completions drawn so far, those being written, and those it will ask about."""
@@ -27,11 +31,11 @@ class Draft:
 
 
 def read_completion(prompt: Prompt, sampling: Sampling, chunks: Iterator[Chunk]) -> Completion:
-    """Read a request to its end. HeedError when it was cut off, because half an answer must not be judged."""
+    """Read a request to its end. CutOff when there was none, because half an answer must not be judged."""
     read = list(chunks)
     last = read[-1] if read else None
     if last is None or last.finish_reason is None or last.finish_reason == "cancelled":
-        raise HeedError(f"an answer to prompt {prompt.prompt_id} was cut off")
+        raise CutOff(f"an answer to prompt {prompt.prompt_id} was cut off")
     return Completion(
         completion_id=new_completion_id(),
         messages=prompt.messages,
@@ -56,6 +60,14 @@ def find_least_alike(drawn: Sequence[Completion]) -> tuple[Completion, Completio
 def similarity(first: Completion, second: Completion) -> float:
     """The share of equal text in two answers, 0 to 1, whatever their case."""
     return SequenceMatcher(None, first.text.lower(), second.text.lower(), autojunk=False).ratio()
+
+
+def cancel(draft: Draft) -> None:
+    """End what a draft waits for; its reader, in another thread, meets the end."""
+    for _, chunks in [*draft.pending]:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
 
 
 def drop(drafts: Sequence[Draft] | deque[Draft]) -> None:

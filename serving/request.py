@@ -44,6 +44,7 @@ class Request:
         self.error: HeedError | None = None
         self.updates: SimpleQueue[tuple[int, ...] | HeedError | None] = SimpleQueue()
         self.submitted_at = time.monotonic()
+        self.num_passed = 0  # later ones that were served first
         self._num_published = self._num_counted = 0
         # One number a token from a generator of its own: the draw cannot depend on who else is in the batch.
         self._draws = random.Random(sampling.seed)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from serving.drafts import Draft, drop, find_least_alike, read_completion, similarity
+from serving.drafts import CutOff, Draft, cancel, drop, find_least_alike, read_completion, similarity
 from store.database import Store
 from store.policies import live_version
 from store.prompts import choose_prompts
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sample(Protocol):
-    """`PolicyBoard.sample`."""
+    """`PolicyBoard.sample`. Its chunks can be closed from any thread, and then end as cancelled."""
 
     def __call__(
         self, name: str, messages: Sequence[Message], sampling: Sampling, background: bool = False
@@ -128,6 +128,7 @@ class RolloutFiller:
         self._hopeless: set[str] = set()  # prompts this version answers the same way every time
         # The clock keeps a restart from drawing the very same completions again.
         self._seeds = (seed_of(time.time_ns(), count) for count in itertools.count())
+        self._running: deque[Draft] = deque()
         self._is_stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -139,9 +140,11 @@ class RolloutFiller:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; completions being written are dropped."""
+        """End the thread; completions being written are cancelled and dropped."""
         self._is_stopping.set()
         self._wake.set()
+        for draft in [*self._running]:
+            cancel(draft)
         if self._thread is not None:
             self._thread.join()
 
@@ -188,7 +191,7 @@ class RolloutFiller:
         if num_missing <= 0:
             return 0
         waiting = deque(Draft(prompt, kind) for prompt in self._choose(num_missing))
-        running: deque[Draft] = deque()
+        running = self._running
         made = 0
         self.writing = kind if waiting else None
         try:
@@ -203,9 +206,13 @@ class RolloutFiller:
                 elif self._has_hope(draft):
                     running.append(draft)
                     self._submit(draft)
+        except CutOff:
+            if not self._is_stopping.is_set():
+                raise
         finally:
             self.writing = None
             drop(running)
+            running.clear()
         return made
 
     def _must_stop(self) -> bool:
@@ -226,6 +233,8 @@ class RolloutFiller:
             sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, seed)
             chunks = self._sample(self._version, draft.prompt.messages, sampling, background=True)
             draft.pending.append((sampling, chunks))
+            if self._is_stopping.is_set():  # `stop` may have looked at this draft before
+                cancel(draft)
         draft.num_tries += 1
 
     def _collect(self, draft: Draft) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -23,6 +24,8 @@ from serving.settings import BatchSettings
 from store.errors import Busy, HeedError, StateConflict
 
 logger = logging.getLogger(__name__)
+
+MOST_PASSED = 32  # shorter requests that are served before one the cache has no room for yet
 
 
 class Scheduler:
@@ -165,7 +168,7 @@ class Scheduler:
         background = [request for request in self._batch.requests if request.background]
         missing = len(self._people) - (self._settings.slots - len(running))
         kept = min(self._settings.background_beside, max(0, len(background) - max(0, missing)))
-        if self._people and not self._fits([*running, self._people[0]]):
+        if self._people and self._people[0].most_columns > self._longest_beside(running):
             kept = 0
         # Those with the least to read again go.
         return sorted(background, key=lambda request: len(request.context_ids), reverse=True)[kept:]
@@ -191,19 +194,31 @@ class Scheduler:
     def _take(
         self, queue: deque[Request], room: int, running: list[Request], newcomers: list[Request]
     ) -> None:
-        """Move up to `room` requests out of a queue, as long as the cache holds them to their longest end."""
-        while queue and room > 0:
-            if not self._fits([*running, *newcomers, queue[0]]):
+        """Move up to `room` requests out of a queue, as long as the cache holds them to their longest end.
+
+        One that does not fit lets shorter ones pass, but no more than MOST_PASSED: then all wait for it.
+        """
+        waiting: list[Request] = []
+        for request in [*queue]:
+            longest = self._longest_beside([*running, *newcomers])
+            if room <= 0 or not longest or any(other.num_passed >= MOST_PASSED for other in waiting):
                 return
-            request = queue.popleft()
+            if request.most_columns > longest:
+                waiting.append(request)
+                continue
+            for other in waiting:
+                other.num_passed += 1
+            queue.remove(request)
             self._in_flight.append(request)
             newcomers.append(request)
             room -= 1
 
-    def _fits(self, rows: Sequence[Request]) -> bool:
-        """Whether the cache holds these rows to their longest end; one alone always may try."""
-        most = max(row.most_columns for row in rows)
-        return len(rows) == 1 or len(rows) * most <= self._settings.cache_tokens
+    def _longest_beside(self, rows: Sequence[Request]) -> int:
+        """The most columns that one more may come to fill beside these rows; one alone always may try."""
+        if not rows:
+            return sys.maxsize
+        longest = self._settings.cache_tokens // (len(rows) + 1)  # the cache is as wide as its longest row
+        return longest if all(row.most_columns <= longest for row in rows) else 0
 
     def _score(self) -> None:
         """Score what waits: as much as `score_tokens` allows, or one answer while people are answered."""

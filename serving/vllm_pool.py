@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,8 @@ from store.records import Sampling
 logger = logging.getLogger(__name__)
 
 WATCH_S = 2.0
+CHECK_S = 120.0  # a server that takes longer over its checks or its adapters is as good as lost
+RETURN_S = 10.0  # how long loads may wait for one that comes back
 # Letters, digits, marks and scripts that two tokenizers rarely cut the same way.
 PROBE = "Heed: people rate what a model says - 0123456789 naïve 人々 привет 🦊!\n\tfin  def f(x): return x+1"
 PROBE_TOKENS = 48
@@ -44,6 +46,7 @@ class Replica:
         self.base_name = ""
         self.has_priorities = False
         self.num_in_flight = 0
+        self.is_lost = asyncio.Event()  # wakes who looks after it
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
@@ -69,7 +72,6 @@ class VllmPool:
         self._adapters: dict[str, Path] = {}  # what every server that is up has, by vLLM's name
         self._num_loads = 0
         self._changing = asyncio.Lock()  # one load, unload or return of a server at a time
-        self._woken = asyncio.Event()
 
     async def open(self) -> None:
         """Check every server. BadValue when one serves something else, Busy when none can be reached."""
@@ -102,7 +104,7 @@ class VllmPool:
         if replica.problem != problem:
             logger.warning("vLLM at %s is not used: %s", replica.client.url, problem)
         replica.problem = problem
-        self._woken.set()
+        replica.is_lost.set()
 
     async def load(self, folder: Path, label: str) -> str:
         """Load an adapter on every server that is up; returns the name to ask for, new at every load.
@@ -150,13 +152,16 @@ class VllmPool:
             await self.unload(name)
 
     async def keep_watch(self) -> None:
-        """Look after every server, every WATCH_S and whenever one is lost; never returns."""
+        """Look after every server, every WATCH_S and whenever it is lost; never returns."""
+        await asyncio.gather(*(self._watch(replica) for replica in self._replicas))
+
+    async def _watch(self, replica: Replica) -> None:
         while True:
-            await asyncio.gather(*(self._look_after(replica) for replica in self._replicas))
+            await self._look_after(replica)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), WATCH_S)
+                await asyncio.wait_for(replica.is_lost.wait(), WATCH_S)
                 await asyncio.sleep(WATCH_S / 4)  # what was just lost is rarely back at once
-            self._woken.clear()
+            replica.is_lost.clear()
 
     async def _look_after(self, replica: Replica) -> None:
         try:
@@ -179,18 +184,27 @@ class VllmPool:
             raise Refused(404, f"it has forgotten {len(forgotten)} adapters, so it was restarted")
 
     async def _bring_back(self, replica: Replica) -> None:
+        """Check it and give it its adapters while others are loaded and answer; only the end is exclusive."""
         await replica.client.check_health()
-        async with self._changing:
+        async with _at_most(CHECK_S, "its checks"):
             card = await self._check(replica)
             if card.context_length < self.context_length:
                 raise BadValue(f"its context is {card.context_length} now, we count on {self.context_length}")
-            for name in sorted(card.adapters - set(self._adapters)):
-                if name.startswith(self._prefix):
-                    await replica.client.unload_adapter(name)
-            for name in [name for name in self._adapters if name not in card.adapters]:
-                await replica.client.load_adapter(name, self._adapters[name].resolve())
+            await self._give_adapters(replica)
+        async with self._changing, _at_most(RETURN_S, "the adapters that were loaded meanwhile"):
+            await self._give_adapters(replica)
             replica.problem = None
         logger.info("vLLM at %s is used again, with %d adapters", replica.client.url, len(self._adapters))
+
+    async def _give_adapters(self, replica: Replica) -> None:
+        """Load what it lacks, and unload what is ours and no longer served."""
+        wanted, found = dict(self._adapters), (await replica.client.read_card()).adapters
+        for name in sorted(found - set(wanted)):
+            if name.startswith(self._prefix):
+                await replica.client.unload_adapter(name)
+        for name, folder in wanted.items():
+            if name not in found:
+                await replica.client.load_adapter(name, folder.resolve())
 
     async def _check(self, replica: Replica) -> Card:
         """Compare what is served with our own base; BadValue says what differs."""
@@ -276,3 +290,12 @@ class VllmPool:
             logger.warning("vLLM at %s knows no --scheduling-policy priority", replica.client.url)
             return False
         return True
+
+
+@contextlib.asynccontextmanager
+async def _at_most(limit_s: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError as error:
+        raise ReplicaLost(f"{what} took longer than {limit_s:.0f} s") from error

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from serving.counting import VersionCounter
@@ -69,7 +70,7 @@ class VllmScheduler:
         self._name_of = name_of
         self._people: deque[Request] = deque()
         self._background: deque[Work] = deque()
-        self._in_flight: dict[Work, asyncio.Task[None]] = {}
+        self._in_flight: dict[Work, asyncio.Task[HeedError | None]] = {}
         self._counters: dict[str, VersionCounter] = {}
         self._leaving: set[str] = set()
         self._is_closing = False
@@ -88,7 +89,7 @@ class VllmScheduler:
             queue: deque[Any] = self._background if work.background else self._people
             self._check_room(queue, work.version)
             queue.extend((work, *more))
-        self._loop.call_soon_threadsafe(self._admit)
+            self._loop.call_soon_threadsafe(self._admit)  # under the lock, so that the loop is still open
 
     def place_of(self, request: Request) -> int | None:
         """How many are served before this request, itself included; None once it is being answered."""
@@ -165,10 +166,16 @@ class VllmScheduler:
             self._start(self._background, min(free, most * self._pool.num_up - own))
 
     def _start(self, queue: deque[Request] | deque[Work], room: int) -> int:
-        started = min(max(0, room), len(queue))
-        for _ in range(started):
+        started = 0
+        while queue and started < room:
             work = queue.popleft()
-            self._in_flight[work] = self._loop.create_task(self._run(work))
+            if work.is_cancelled:
+                self._end(work)
+                self._changed.notify_all()
+                continue
+            task = self._in_flight[work] = self._loop.create_task(self._run(work))
+            task.add_done_callback(partial(self._finish, work))
+            started += 1
         return started
 
     def _turn_away(self) -> None:
@@ -181,17 +188,20 @@ class VllmScheduler:
                     self._end(queue.popleft(), error)
             self._changed.notify_all()
 
-    async def _run(self, work: Work) -> None:
-        error: HeedError | None = None
+    async def _run(self, work: Work) -> HeedError | None:
+        """Do it; returns what went wrong."""
         try:
             await (self._score(work) if isinstance(work, Scoring) else self._answer(work))
-        except asyncio.CancelledError:
-            pass  # of this one request; it ends as cancelled
         except HeedError as known:
-            error = known
+            return known
         except Exception as unknown:
             logger.exception("a request to policy %s failed", work.version)
-            error = HeedError(f"policy {work.version} failed while answering: {unknown}")
+            return HeedError(f"policy {work.version} failed while answering: {unknown}")
+        return None
+
+    def _finish(self, work: Work, task: asyncio.Task[HeedError | None]) -> None:
+        # Not at the end of `_run`: a task that is cancelled before its first step never enters that.
+        error = None if task.cancelled() else task.result()
         with self._changed:
             del self._in_flight[work]
             self._end(work, error)
@@ -224,10 +234,15 @@ class VllmScheduler:
                     await self._write(request, replica)
             except ReplicaLost as error:
                 self._pool.lose(replica, str(error))
-                if request.token_ids:
-                    raise Busy(f"vLLM at {replica.client.url} was lost while it answered: {error}") from error
+                self._refuse_half(request, replica, error)
             except Refused as error:
                 self._judge_refusal(error, replica, request.version)
+                self._refuse_half(request, replica, error)
+
+    def _refuse_half(self, request: Request, replica: Replica, error: Exception) -> None:
+        """Another server would begin anew, behind the words the reader already has."""
+        if request.token_ids:
+            raise Busy(f"vLLM at {replica.client.url} was lost while it answered: {error}") from error
 
     async def _write(self, request: Request, replica: Replica) -> None:
         now = published_at = time.monotonic()

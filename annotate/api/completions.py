@@ -23,7 +23,11 @@ NEUTRAL: dict[str, object] = {
     "frequency_penalty": 0,
     "presence_penalty": 0,
     "response_format": {"type": "text"},
+    "logit_bias": {},
+    "modalities": ["text"],
 }
+# In a message: what replies of OpenAI's and of ours carry when they are sent back, and a speaker's name.
+HARMLESS_IN_MESSAGES = frozenset(("name", "refusal", "annotations"))
 MOST_ANSWERS = 8
 MOST_TOP_LOGPROBS = 20
 SMALLEST_LOGPROB = -9999.0  # what OpenAI sends for "very unlikely"; JSON has no infinity
@@ -40,9 +44,11 @@ class TextPart(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """One message of the conversation."""
+    """One message of the conversation; `developer` is OpenAI's newer word for system."""
 
-    role: Literal["system", "user", "assistant"]
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
 
     @model_validator(mode="after")
@@ -74,12 +80,12 @@ class ChatRequest(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=MOST_SEED)] | None = None
+    seed: int | None = None
     stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
     n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     conversation_id: Annotated[str, Field(max_length=100)] | None = None
 
@@ -102,13 +108,17 @@ class ChatRequest(BaseModel):
 
 def read_messages(request: ChatRequest) -> list[Message]:
     """The conversation as records."""
-    return [{"role": message.role, "content": message.text} for message in request.messages]
+    return [
+        {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+        for message in request.messages
+    ]
 
 
 def read_samplings(request: ChatRequest, settings: WebSettings) -> list[Sampling]:
     """How to draw each answer; BadValue for an option that would be ignored or a length over the limit.
 
-    A seed is that of the first answer, and the next ones count on from it: they are to differ.
+    A seed is that of the first answer, and the next ones count on from it: they are to differ. OpenAI takes
+    any integer; outside 0 to 2^63 - 1 it counts modulo 2^63, and `heed.seed` tells what was used.
     """
     _refuse_unsupported(request)
     max_tokens = request.max_completion_tokens or request.max_tokens or settings.max_tokens
@@ -216,6 +226,10 @@ def _refuse_unsupported(request: ChatRequest) -> None:
     )
     if unsupported:
         raise BadValue(f"not supported here: {', '.join(unsupported)}; leave it out")
+    for number, message in enumerate(request.messages, start=1):
+        extra = message.model_extra or {}
+        if unread := sorted(name for name in extra if extra[name] and name not in HARMLESS_IN_MESSAGES):
+            raise BadValue(f"message {number}: not supported here: {', '.join(unread)}; leave it out")
     if request.top_logprobs and not request.logprobs:
         raise BadValue("top_logprobs is only told with logprobs; set logprobs to true")
 

@@ -114,7 +114,7 @@ def test_an_answer_stopped_by_nobody_here_is_told_when_nothing_of_it_was_written
         list(answers)
 
 
-def test_one_person_has_as_many_questions_in_flight_as_are_let(
+def test_one_person_has_as_many_answers_in_flight_as_are_let(
     services: Services, people: dict[str, Credentials], sample: ScriptedSample, tester: Person
 ) -> None:
     sample.gate = threading.Event()
@@ -123,17 +123,35 @@ def test_one_person_has_as_many_questions_in_flight_as_are_let(
         samplings = (SAMPLING, SAMPLING)  # two answers to one question
         return answer_all(services, person, "live", HELLO, samplings, most_in_flight=most)
 
-    writings = ask_beside(1)
-    with pytest.raises(TooManyRequests, match="still being written"):
+    writings = ask_beside(1)  # nothing else is in flight, and they count from now on
+    with pytest.raises(TooManyRequests, match="2 answers to you are still being written, of 1"):
         ask_beside(1)
-    writings += ask_beside(2)
-    with pytest.raises(TooManyRequests, match="2 questions of yours") as refused:
-        ask_beside(2)
+    with pytest.raises(TooManyRequests, match="of 3 at once"):
+        ask_beside(3)
+    writings += ask_beside(4)
+    with pytest.raises(TooManyRequests, match="4 answers to you") as refused:
+        ask_beside(4)
     assert refused.value.retry_after_s >= 1
     writings += ask_beside(1, people["admin"].person)
     stop(*writings)
     sample.gate.set()
     assert ask(services, tester).finish_reason == "stop"
+
+
+def test_many_requests_of_one_person_leave_the_engine_room_for_the_next(
+    services: Services, people: dict[str, Credentials], sample: ScriptedSample, tester: Person
+) -> None:
+    """Two questions with eight answers each were let in as two, and a third person's as two more."""
+    sample.gate, sample.at_most = threading.Event(), 12
+    eight = [SAMPLING] * 8
+    writings = answer_all(services, tester, "live", HELLO, eight, most_in_flight=2)
+    for _ in range(20):
+        with pytest.raises(TooManyRequests):
+            answer_all(services, tester, "live", HELLO, eight, most_in_flight=2)
+    bob = answer_all(services, people["admin"].person, "live", HELLO, [SAMPLING], most_in_flight=2)
+    begun = next(grown for (grown,) in follow(bob) if grown.text)
+    assert (begun.text, begun.place) == ("Hello", None)
+    stop(*writings, *bob)
 
 
 def test_an_unknown_policy_does_not_block_the_next_question(services: Services, tester: Person) -> None:

@@ -74,6 +74,25 @@ def test_options_reach_the_engine_and_are_kept(
     assert (sample.asked[1][2].max_tokens, sample.asked[1][2].stop) == (8, ("End",))
 
 
+def test_what_openai_takes_is_taken(client: openai.OpenAI, sample: ScriptedSample) -> None:
+    """Each of these got 422 here once: a developer's message, an explicit null, a seed below 0."""
+    create: Any = client.chat.completions.create
+    told = [{"role": "developer", "content": "Be short."}, {**MESSAGES[0], "name": "ada"}]
+    answered = create(model="live", messages=told, seed=-1, extra_body={"stream": None})
+    assert sample.asked[0][1][0] == {"role": "system", "content": "Be short."}
+    assert sample.asked[0][2].seed == 2**63 - 1
+    said = answered.choices[0].message  # as people send a conversation on
+    create(model="live", messages=[*told, said, *MESSAGES], seed=2**64 + 5)
+    assert sample.asked[1][2].seed == 5
+
+
+def test_what_a_message_holds_and_nobody_reads_is_refused_by_name(client: openai.OpenAI) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said: Any = {"role": "assistant", "content": "", "tool_calls": [call]}
+    with pytest.raises(openai.BadRequestError, match="message 2: not supported here: tool_calls; leave it"):
+        client.chat.completions.create(model="live", messages=[*MESSAGES, said, *MESSAGES])
+
+
 def test_two_choices_are_two_completions_that_can_be_rated_apart(
     client: openai.OpenAI, server: str, store: Store, sample: ScriptedSample, people: dict[str, Credentials]
 ) -> None:
@@ -162,7 +181,7 @@ def test_a_third_question_at_once_is_told_when_to_come_back(
     ]
     for stream in streams:
         assert next(stream).choices[0].delta.content == "Hello", "a word arrives before the next is written"
-    with pytest.raises(openai.RateLimitError, match="2 questions of yours") as refused:
+    with pytest.raises(openai.RateLimitError, match="2 answers to you") as refused:
         client.chat.completions.create(model="live", messages=MESSAGES)
     assert int(refused.value.response.headers["retry-after"]) >= 1
     sample.gate.set()

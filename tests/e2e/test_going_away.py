@@ -72,7 +72,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     data: Path = tmp_path_factory.mktemp("going-away")
-    settings = ServeSettings.read(["--data", str(data), "--web.in-flight-per-person", "10"], "serve")
+    settings = ServeSettings.read(["--data", str(data), "--web.in-flight-per-person", "40"], "serve")
     service = build_service(settings)
     service.parts.engine._batch._end_ids = (
         frozenset()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from serving.base_model import keep_weights_unpacked, nf4_config
+from serving.batching import DecodeBatch
 from serving.in_process import InProcessEngine
 from serving.lora import LoraLinear
+from serving.request import Request
 from serving.settings import BaseSettings, BatchSettings
 from serving.streaming import HALF_CHARACTER
 from store.errors import BadValue, NotFound, StateConflict
@@ -35,6 +39,7 @@ TEXTS = [
     "0",
     "why",
 ]
+LONG = TEXTS[2] * 4
 GREEDY = Sampling(temperature=0, max_tokens=24)
 
 
@@ -244,16 +249,44 @@ def test_unload_frees_the_adapter(engine: InProcessEngine, adapters: dict[str, P
 def test_a_long_prompt_is_read_in_pieces_beside_a_running_answer(
     base_dir: Path, adapters: dict[str, Path], greedy: Reference
 ) -> None:
-    """Chunks of 16 tokens: the short question finishes its reading first, and nobody's answer changes."""
+    """Chunks of 16 tokens: the running answer gets a token between any two, the short question finishes its
+    reading first, and nobody's answer changes."""
     settings = BatchSettings(prefill_tokens=16)
     engine = InProcessEngine(BaseSettings(str(base_dir), quantization="none", dtype="float32"), settings)
     engine.load("v1", adapters["v1"])
     engine.load("v2", adapters["v2"])
-    texts = [TEXTS[2], TEXTS[5], TEXTS[0], TEXTS[1]]
-    asked = [(v, text, engine.generate(v, ask(text), GREEDY)) for text in texts for v in ("v1", "v2")]
+    passes, may_go_on = record_passes(engine._batch)
+    asked = [("v1", TEXTS[0], engine.generate("v1", ask(TEXTS[0]), GREEDY))]
+    wait_until(lambda: len(engine._batch.reading) == 1)
+    rest = (("v2", LONG), ("v2", "why"), ("v1", LONG))
+    asked += [(version, text, engine.generate(version, ask(text), GREEDY)) for version, text in rest]
+    may_go_on.set()
     for version, text, chunks in asked:
         assert list(finish(chunks).token_ids) == greedy(version, text, 24)
     engine.close()
+    running, long, short = (len(engine._text.encode(ask(text))) for text in (TEXTS[0], LONG, "why"))
+    reads = [(row, columns) for row, columns in passes if row in (long, short) and columns > 1]
+    assert all(columns <= 16 for _, columns in reads)
+    assert sum(columns for row, columns in reads if row == long) == 2 * long
+    pieces = [place for place, (row, columns) in enumerate(passes) if row == long and columns > 1]
+    short_read = max(place for place, (row, columns) in enumerate(passes) if row == short and columns > 1)
+    assert short_read < pieces[len(pieces) // 2]
+    assert all(passes[place + 1] == (running, 1) for place in pieces[:6]), "a token after every piece"
+
+
+def record_passes(batch: DecodeBatch) -> tuple[list[tuple[int, int]], threading.Event]:
+    """Of each pass the first row's prompt length and the columns read; the first waits for the event."""
+    passes: list[tuple[int, int]] = []
+    may_go_on = threading.Event()
+    forward = batch._forward
+
+    def record(requests: Sequence[Request], ids: Tensor, *rest: Any) -> Tensor:
+        may_go_on.wait(10)
+        passes.append((len(requests[0].prompt_ids), ids.shape[1]))
+        return forward(requests, ids, *rest)
+
+    batch._forward = record  # type: ignore[method-assign]
+    return passes, may_go_on
 
 
 def test_parked_work_goes_on_as_if_nothing_had_happened(base_dir: Path, adapters: dict[str, Path]) -> None:

@@ -198,6 +198,44 @@ def test_wake_makes_it_look_at_once(store: Store) -> None:
         filler.stop()
 
 
+class EndlessStream(Iterator[Chunk]):
+    """Begins, and writes no more until it is closed; then it ends as cancelled, as the engine's do."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+        self._chunks = iter([Chunk("Amb", "v0"), Chunk("", "v0", "cancelled")])
+        self.is_read = threading.Event()
+
+    def __next__(self) -> Chunk:
+        if self.is_read.is_set():
+            assert self._closed.wait(10), "nobody closed it"
+        self.is_read.set()
+        return next(self._chunks)
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def test_stopping_waits_for_no_answer_and_is_no_failure(store: Store) -> None:
+    """SIGTERM waited until the answers in the making were written to their ends."""
+    streams: list[EndlessStream] = []
+
+    def begin(*_asked: object, background: bool) -> Iterator[Chunk]:
+        assert background
+        streams.append(EndlessStream())
+        return streams[-1]
+
+    filler = RolloutFiller(store, begin, SETTINGS)
+    filler.start()
+    wait_until(lambda: len(streams) == 3 * SETTINGS.candidates and streams[0].is_read.is_set())
+    stopping = threading.Thread(target=filler.stop, daemon=True)
+    stopping.start()
+    stopping.join(5)
+    assert not stopping.is_alive()
+    assert all(stream._closed.is_set() for stream in streams)
+    assert (filler.counts.failures, read_completions(store)) == (0, [])
+
+
 class Scorer:
     """The base finds each answer as likely as `base` says, in the order they are asked about."""
 

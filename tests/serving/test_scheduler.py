@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -110,6 +111,48 @@ def test_nobody_is_let_in_whom_the_cache_could_not_hold_to_the_end(
     for one in asked:
         read(one)
     assert [len(joined) for joined in closed_batch.joined] == [1, 1, 1, 1]
+
+
+def first_tokens(scheduler: Scheduler, asked: list[Request]) -> list[int]:
+    """Submit all of them; the list tells, as it fills, in which order they got their first tokens."""
+    order: list[int] = []
+    for number, one in enumerate(asked):
+        one.publish = partial(_note_first, one, number, order, one.publish)  # type: ignore[method-assign]
+        scheduler.submit(one)
+    return order
+
+
+def _note_first(one: Request, number: int, order: list[int], publish: Callable[[], None]) -> None:
+    if one.is_unheard and one.token_ids:
+        order.append(number)
+    publish()
+
+
+def test_short_requests_pass_a_long_one_that_does_not_fit_yet(
+    stopped: Scheduler, closed_batch: ScriptedBatch
+) -> None:
+    """1,000 columns: 600 beside the running 53 are too many, and three slots are free meanwhile."""
+    asked = [request(prompt_length=598), request(), request(), request()]
+    order = first_tokens(stopped, asked)
+    closed_batch.gate.release(10_000)
+    for one in asked:
+        read(one)
+    assert order == [1, 2, 3, 0]
+
+
+def test_a_long_request_is_passed_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.scheduler.MOST_PASSED", 5)
+    batch = ScriptedBatch(is_open=False)
+    scheduler = Scheduler(batch, replace(SETTINGS, slots=2, max_waiting=30))  # type: ignore[arg-type]
+    scheduler.submit(request(max_tokens=50))
+    assert batch.has_joined.acquire(timeout=10)
+    asked = [request(), request(prompt_length=598), *(request() for _ in range(20))]
+    order = first_tokens(scheduler, asked)
+    batch.gate.release(10_000)
+    for one in asked:
+        read(one)
+    scheduler.close()
+    assert order == [0, 2, 3, 4, 5, 6, 1, *range(7, 22)]
 
 
 def test_one_that_is_larger_than_the_cache_may_try_alone() -> None:
