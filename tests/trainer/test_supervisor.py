@@ -60,6 +60,7 @@ SCRIPTS = {
     "die": "import os, pathlib, sys\nlog = pathlib.Path(sys.argv[-1]) / 'starts'\n"
     "count = len(log.read_text()) if log.exists() else 0\nlog.write_text('x' * (count + 1))\n"
     "if count < TIMES: os.kill(os.getpid(), 9)\n" + VERDICT.replace("DECISION", "promote"),
+    "die late": VERDICT.replace("DECISION", "promote") + "import os\nos.kill(os.getpid(), 9)",
     "busy": "print('here', flush=True)\nwhile True: pass",
 }
 
@@ -227,7 +228,6 @@ def test_a_round_that_is_killed_again_and_again_fails_in_the_end(bench: Bench) -
 
 
 def test_a_round_that_is_killed_after_its_verdict_is_not_tried_again_but_taken(bench: Bench) -> None:
-    SCRIPTS["die late"] = SCRIPTS["promote"] + "\nimport os\nos.kill(os.getpid(), 9)"
     done = bench.run("die late")
     assert (done.state, done.version) == ("promoted", "v1")
     assert not (bench.supervisor.folder / done.round_id / "resumes.jsonl").exists()
