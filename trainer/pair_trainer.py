@@ -19,7 +19,7 @@ from trainer.losses import PairLogps, implicit_rewards, pair_losses, wpo_weights
 from trainer.pair_layout import CHOSEN, PADDING, REJECTED
 from trainer.settings import REFERENCE_FREE, TrainerSettings
 
-# Forward passes keep no activations, so the reference is scored in batches this many times larger.
+# Forward passes keep no activations, so the reference is scored in batches up to this many times larger.
 REFERENCE_BATCH = 4
 
 
@@ -27,6 +27,29 @@ def pair_lengths(rows: Any) -> list[int]:
     """Tokens of each pair, the prompt once."""
     columns = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
     return [len(p) + len(c) + len(r) for p, c, r in zip(*columns, strict=True)]
+
+
+def reference_batches(rows: Any, batch_size: int, shares: int, is_capped: bool) -> list[list[int]]:
+    """The rows' places in order of length, in batches to score under the reference; `shares` processes take
+    a part of each.
+
+    `is_capped` where all logits of a batch are held at once, as on a CPU: then none has more answer tokens
+    than the largest step of training can have, so that the pass never needs more memory than a step.
+    """
+    lengths = pair_lengths(rows)
+    answers = [len(c) + len(r) for c, r in zip(rows["chosen_ids"], rows["rejected_ids"], strict=True)]
+    most_rows = REFERENCE_BATCH * batch_size * shares
+    most_tokens = sum(sorted(answers)[-batch_size * shares :])
+    batches: list[list[int]] = []
+    num_tokens = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        is_full = not batches or len(batches[-1]) == most_rows
+        if is_full or (is_capped and num_tokens + answers[place] > most_tokens):
+            batches.append([])
+            num_tokens = 0
+        batches[-1].append(place)
+        num_tokens += answers[place]
+    return batches
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
@@ -69,12 +92,9 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         """
         if self.is_deepspeed_enabled:  # it wants an engine around the model, which the library knows to build
             return super()._precompute_ref_logps(dataset, name, batch_size)
-        lengths, shares = pair_lengths(dataset), self.accelerator.num_processes
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        size = REFERENCE_BATCH * batch_size * shares
-        logps = torch.zeros(2, len(dataset), device=self.accelerator.device)
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
+        device, shares = self.accelerator.device, self.accelerator.num_processes
+        logps = torch.zeros(2, len(dataset), device=device)
+        for places in reference_batches(dataset, batch_size, shares, is_capped=device.type != "cuda"):
             # A share may be empty at the end; a sharded model still wants every process to call it.
             mine = places[self.accelerator.process_index :: shares]
             rows = [dataset[place] for place in mine or places[:1]]
