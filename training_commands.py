@@ -69,18 +69,14 @@ def _training_shape(args: argparse.Namespace, device: str) -> TrainingShape:
 
 def tell_plan(model: ModelShape, training: TrainingShape, available: int) -> str:
     """The plan as text: its lines and sum in GiB, whether it fits into `available` bytes, what helps."""
-    from trainer.memory import GIB, naive_logits_bytes, plan_memory, tile_bytes, total_bytes, ways_to_save
+    from trainer.memory import GIB, plan_memory, total_bytes, ways_to_save
 
     total = total_bytes(model, training)
     lines = [f"{model.name}: {training.batch} pairs of 2 x {training.seq} tokens a step, {training.device}"]
     for line in plan_memory(model, training):
         lines.append(f"  {line.bytes / GIB:8.2f} GiB  {line.name}{' (in a step)' if line.passing else ''}")
     lines.append(f"  {total / GIB:8.2f} GiB  in all (an estimate)")
-    naive = naive_logits_bytes(model, training)
-    lines.append(
-        f"  {(total + naive - tile_bytes(model, training)) / GIB:8.2f} GiB  with whole logits,"
-        f" {naive / GIB:.2f} GiB, which the fused head never builds"
-    )
+    lines.append(_tell_head(model, training, total))
     if total <= available:
         return "\n".join([*lines, f"fits into {available / GIB:.1f} GiB"])
     lines.append(f"does not fit into {available / GIB:.1f} GiB; what would help, one after another:")
@@ -91,6 +87,21 @@ def tell_plan(model: ModelShape, training: TrainingShape, available: int) -> str
             return "\n".join(lines)
     return "\n".join(
         [*lines, "none of it is enough: more memory, a smaller model, or a base split over several"]
+    )
+
+
+def _tell_head(model: ModelShape, training: TrainingShape, total: int) -> str:
+    """What a step would take with whole logits; on a CPU, that scoring the reference takes no more."""
+    from trainer.memory import GIB, answer_logits_bytes, naive_logits_bytes, tile_bytes
+
+    if training.device == "cpu":
+        logits = answer_logits_bytes(model, training) / GIB
+        return f"  {logits:8.2f} GiB  of it at most for a batch of the reference, before the first step"
+    naive = naive_logits_bytes(model, training)
+    whole = total + naive - tile_bytes(model, training)
+    return (
+        f"  {whole / GIB:8.2f} GiB  with whole logits, {naive / GIB:.2f} GiB,"
+        " which the fused head never builds"
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 from settings import ServeSettings
 from store.database import Store
 from sweeping import run_sweep
-from trainer.settings import RoundPlan
-from trainer.sweep import Result, Sweep
+from trainer.settings import BaseModel, RoundPlan
+from trainer.sweep import Result, Sweep, make_grid
 
 
 @pytest.fixture
@@ -36,6 +36,18 @@ def sweep(data: Path, *flags: str) -> tuple[ServeSettings, dict[str, object]]:
     done, _ = run_sweep(settings, {"beta": "0.1,0.2"}, None, None)
     report = json.loads((done.folder / "snapshot" / "report.json").read_text("utf-8"))
     return settings, report["recipe"]
+
+
+def test_a_point_that_was_killed_says_by_which_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once said exit code 1 whatever had happened, and a kill for want of memory could not be told."""
+    monkeypatch.setattr("trainer.sweep.round_command", lambda _folder, _launch: ["sh", "-c", "kill -9 $$"])
+    plan = RoundPlan("", "v1", "v0", BaseModel("nowhere"))
+    done = Sweep(tmp_path, plan, make_grid(plan.trainer, {"beta": "0.1"}), tell=lambda _: None)
+    (result,) = done.run()
+    assert result.decision == "failed"
+    assert result.reason.startswith("the round process was killed by signal 9 (SIGKILL)")
 
 
 def test_a_sweep_on_the_starter_is_as_patient_as_its_rounds(tmp_path: Path, planned: list[RoundPlan]) -> None:

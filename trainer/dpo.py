@@ -21,7 +21,7 @@ from trainer.library import (
     share_rows,
     shared_arguments,
 )
-from trainer.pair_layout import SharedPromptCollator
+from trainer.pair_layout import SharedPromptCollator, refuse_window
 from trainer.pair_trainer import PairTrainer
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog, ReportProgress
@@ -88,6 +88,7 @@ def build_pair_trainer(
     arguments["precompute_ref_log_probs"] = settings.loss not in REFERENCE_FREE
     arguments["use_weighting"] = settings.wpo  # for what its weights are made of; they are ours
     check_flips(rows, settings)
+    refuse_window(start.model.config, settings.max_length)
     whole = settings.epochs * -(-len(rows) // (settings.batch_size * settings.accumulation))
     if 0 < settings.max_steps < whole:
         arguments["max_steps"] = settings.max_steps

@@ -61,15 +61,17 @@ class Told:
         return self.loss not in WITHOUT_REFERENCE
 
     def flag(self, setting: str) -> str:
-        """The flag of a setting of this stage: KTO has a rate and epochs of its own."""
-        own = {"learning-rate", "epochs", "batch-size"}
-        return f"--trainer.{'kto-' if self.stage == 'kto' and setting in own else ''}{setting}"
+        """The flag of a setting of this stage: KTO and SFT have a rate and epochs of their own."""
+        own = {"kto": ("learning-rate", "epochs", "batch-size"), "sft": ("learning-rate", "epochs")}
+        has_own = setting in own.get(self.stage, ())
+        return f"--trainer.{f'{self.stage}-' if has_own else ''}{setting}"
 
 
 def loss_at_zero_margin(told: Told) -> float | None:
     """The preference loss while policy and reference are equal; None where it is not known beforehand.
 
-    IPO's is (1 / (2 beta))^2 (arXiv 2310.12036, eq. 17); exo's follows from its label smoothing.
+    IPO's is (1 / (2 beta))^2 (arXiv 2310.12036, eq. 17); exo's follows from its label smoothing, for pairs
+    that are doubted no more than that.
     """
     if told.loss == "ipo":
         return (1.0 / (2.0 * told.beta)) ** 2

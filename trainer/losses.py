@@ -62,6 +62,7 @@ class PairLogps:
         return self.chosen_logratios / self.chosen_tokens - self.rejected_logratios / self.rejected_tokens
 
 
+SUREST = 1e-6  # nats a token under which orpo takes an answer for no surer: odds of a million to one
 PaperLoss = Callable[[PairLogps], torch.Tensor]
 
 
@@ -190,6 +191,8 @@ def odds_ratio(pairs: PairLogps, weight: float) -> torch.Tensor:
 
 
 def _log_odds(mean_logps: torch.Tensor) -> torch.Tensor:
+    # Two answers the policy is sure of have infinite odds each, whose difference is not a number.
+    mean_logps = mean_logps.clamp(max=-SUREST)
     return mean_logps - torch.log(-torch.expm1(mean_logps))
 
 

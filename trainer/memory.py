@@ -76,6 +76,11 @@ class TrainingShape:
         return self.batch * a_pair
 
     @property
+    def answer_tokens(self) -> int:
+        """Positions of a step that predict a token of an answer."""
+        return self.batch * 2 * (self.seq - self.prompt)
+
+    @property
     def number_bytes(self) -> int:
         return 4 if self.dtype == "float32" else 2
 
@@ -95,7 +100,7 @@ def plan_memory(model: ModelShape, training: TrainingShape) -> tuple[Line, ...]:
         *_fixed_lines(model, training),
         *_activation_lines(model, training),
         Line("last norm, in float32", training.tokens * model.hidden * 4, passing=True),
-        Line("fused head, one tile of logits", tile_bytes(model, training), passing=True),
+        _head_line(model, training),
         Line("CUDA context and slack", CUDA_CONTEXT)
         if training.device == "cuda"
         else Line("the process itself", CPU_PROCESS),
@@ -140,6 +145,14 @@ def tile_bytes(model: ModelShape, training: TrainingShape) -> int:
     return tile * (training.number_bytes + 4)
 
 
+def answer_logits_bytes(model: ModelShape, training: TrainingShape) -> int:
+    """What our head holds at once on a CPU, where there is no fused one: logits of all answer tokens in the
+    model's type, where that is not float32 also in float32, their probabilities, and the products of the two
+    for the entropy."""
+    copy = 0 if training.dtype == "float32" else 4
+    return training.answer_tokens * model.vocabulary * (training.number_bytes + copy + 4 + 4)
+
+
 def naive_logits_bytes(model: ModelShape, training: TrainingShape) -> int:
     """What whole logits would take without the fused head: the model's type, float32, and its gradient."""
     return training.tokens * model.vocabulary * (training.number_bytes + 8)
@@ -161,6 +174,13 @@ def _fixed_lines(model: ModelShape, training: TrainingShape) -> tuple[Line, ...]
         Line(f"embeddings, head, norms ({training.dtype})", model.other_parameters * size),
         Line(f"LoRA rank {training.rank} + gradient + {training.optimizer}", adapter * (4 + 4 + state)),
     )
+
+
+def _head_line(model: ModelShape, training: TrainingShape) -> Line:
+    if training.device == "cuda":
+        return Line("fused head, one tile of logits", tile_bytes(model, training), passing=True)
+    name = f"head, logits and probabilities of {training.answer_tokens} answer tokens"
+    return Line(name, answer_logits_bytes(model, training), passing=True)
 
 
 def _activation_lines(model: ModelShape, training: TrainingShape) -> tuple[Line, ...]:

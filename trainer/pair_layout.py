@@ -10,9 +10,27 @@ from typing import Any
 
 import torch
 
+from store.errors import BadValue
+
 # Segments of a shared sequence. The last prompt token belongs to the answer it predicts.
 PROMPT, CHOSEN, REJECTED, PADDING = range(4)
 _FLOATS = ("weight", "flip", "ref_chosen_logps", "ref_rejected_logps")
+
+
+def refuse_window(config: Any, max_length: int) -> None:
+    """BadValue where a layer of the model sees fewer tokens back than a prompt and its answer may have: the
+    library takes our mask as it is for every layer, so the model would train without its window."""
+    config = config.get_text_config()
+    window, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    is_used = getattr(config, "use_sliding_window", True) and (
+        layers is None or "sliding_attention" in layers
+    )
+    if window and is_used and window < max_length:
+        raise BadValue(
+            f"this {config.model_type} model has layers that see {window} tokens back, and max_length is"
+            f" {max_length}: pairs would be trained without that window; set --trainer.max-length to {window}"
+            " or less, or choose a model without a sliding window"
+        )
 
 
 class SharedPromptCollator:

@@ -20,7 +20,7 @@ from trainer.losses import PairLogps, implicit_rewards, pair_losses, wpo_weights
 from trainer.pair_layout import CHOSEN, PADDING, REJECTED
 from trainer.settings import REFERENCE_FREE, TrainerSettings
 
-# Forward passes keep no activations, so the reference is scored in batches this many times larger.
+# Forward passes keep no activations, so the reference is scored in batches up to this many times larger.
 REFERENCE_BATCH = 4
 
 
@@ -28,6 +28,29 @@ def pair_lengths(rows: Any) -> list[int]:
     """Tokens of each pair, the prompt once."""
     columns = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
     return [len(p) + len(c) + len(r) for p, c, r in zip(*columns, strict=True)]
+
+
+def reference_batches(rows: Any, batch_size: int, shares: int, is_capped: bool) -> list[list[int]]:
+    """The rows' places in order of length, in batches to score under the reference; `shares` processes take
+    a part of each.
+
+    `is_capped` where all logits of a batch are held at once, as on a CPU: then none has more answer tokens
+    than the largest step of training can have, so that the pass never needs more memory than a step.
+    """
+    lengths = pair_lengths(rows)
+    answers = [len(c) + len(r) for c, r in zip(rows["chosen_ids"], rows["rejected_ids"], strict=True)]
+    most_rows = REFERENCE_BATCH * batch_size * shares
+    most_tokens = sum(sorted(answers)[-batch_size * shares :])
+    batches: list[list[int]] = []
+    num_tokens = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        is_full = not batches or len(batches[-1]) == most_rows
+        if is_full or (is_capped and num_tokens + answers[place] > most_tokens):
+            batches.append([])
+            num_tokens = 0
+        batches[-1].append(place)
+        num_tokens += answers[place]
+    return batches
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]
@@ -80,11 +103,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
 
     def _reference_batches(self, dataset: Any, batch_size: int) -> Iterator[tuple[list[int], list[Any]]]:
         """This process's share of each batch: its rows' places, and the rows."""
-        lengths, shares = pair_lengths(dataset), self.accelerator.num_processes
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        size = REFERENCE_BATCH * batch_size * shares
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
+        shares, is_capped = self.accelerator.num_processes, self.accelerator.device.type != "cuda"
+        for places in reference_batches(dataset, batch_size, shares, is_capped=is_capped):
             # A share may be empty at the end; a sharded model still wants every process to call it.
             mine = places[self.accelerator.process_index :: shares]
             yield mine, [dataset[place] for place in mine or places[:1]]

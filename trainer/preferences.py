@@ -235,5 +235,7 @@ def _fit(messages: Sequence[Message], tokenizer: Any, room: int) -> tuple[tuple[
 
 
 def count_notices(notices: Sequence[Notice]) -> dict[str, int]:
-    """How often each thing happened; the rows themselves are named in the log."""
-    return dict(Counter(notice.what for notice in notices))
+    """How many rows each thing happened to, whatever its numbers; the log names the rows with theirs."""
+    return dict(
+        Counter(f"left out: {notice.why}" if notice.why else "cut: the oldest messages" for notice in notices)
+    )

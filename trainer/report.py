@@ -178,7 +178,8 @@ def _write_labels(folder: Path, lines: Sequence[Line]) -> str:
             rows = [[key.replace("_", " "), write_number(float(count))] for key, count in value.items()]
             title = name.replace("_", " ").capitalize()
             parts.append(_card(title, write_table(("What", "Count"), rows, title)))
-    return f'<div class="side">{"".join([*parts, _write_rows(lines)])}</div>'
+    parts += [_write_rows(lines), _write_account(_read(folder / "training_report.json"))]
+    return f'<div class="side">{"".join(parts)}</div>'
 
 
 def _card(title: str, body: str) -> str:
@@ -206,6 +207,26 @@ def _write_rows(lines: Sequence[Line]) -> str:
     if not rows:
         return ""
     return _card("As token ids", write_table(("Rows", "What", "Count"), rows, "Rows as token ids"))
+
+
+def _write_account(report: Mapping[str, Any]) -> str:
+    """What each stage made of its rows, from training_report.json; empty before it is written."""
+    rows: list[list[str]] = []
+    for name, account in report.items():
+        cut = account["cut"]
+        facts = [
+            ("read", account["read"]),
+            ("used", account["used"]),
+            ("rows cut", cut["rows"]),
+            ("oldest messages cut", cut["messages"]),
+            ("not reached by max_steps", account["not_reached"]),
+            *((f"left out: {why}", len(row_ids)) for why, row_ids in account["left_out"].items()),
+        ]
+        stage = ROW_WORDS.get(name, name)
+        rows.extend([stage, what, str(count)] for what, count in facts if count or what in ("read", "used"))
+    if not rows:
+        return ""
+    return _card("By stage", write_table(("Stage", "What", "Rows"), rows, "Rows by stage"))
 
 
 def _write_gate(gate: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ def find_non_finite(stage: StageCurves, told: Told) -> Finding | None:
 def find_start_off(stage: StageCurves, told: Told) -> Finding | None:
     """The guide: loss starts near ln 2, because policy and reference are equal; other losses have a value of
     their own. Silent where the policy is meant to start elsewhere."""
-    expected = loss_at_zero_margin(told)
+    # exo starts where the doubt about each pair of the first batch says, which nobody logs: its margin tells.
+    expected = None if told.loss in ("exo", "exo_pair") else loss_at_zero_margin(told)
     if not told.starts_at_reference or not told.has_reference or stage["loss"].steps[:1] != (1,):
         return None  # logged later than at the first step, a loss has moved already
     preference = stage["loss/preference"] or (stage["loss"] if not told.sft_weight else None)

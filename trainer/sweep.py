@@ -135,11 +135,10 @@ class Sweep:
         for number, point in enumerate(self._points, 1):
             label = f"{number}/{len(self._points)} {point.name}"
             if self._is_done(point):
-                result = known.get(point.name) or self._measure(point, 0.0)
+                result = known.get(point.name) or self._measure(point, 0.0, 0)
                 self._tell(f"{label}: done before, {say_result(result)}")
             else:
-                seconds = self._train(point, label)
-                result = self._measure(point, seconds)
+                result = self._measure(point, *self._train(point, label))
                 self._tell(f"{label}: {say_result(result)}; {self._say_left([*results, result])}")
             results.append(result)
             leave_comparison(self.folder, results, choose_best(results))
@@ -175,8 +174,9 @@ class Sweep:
         told: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(plan)))  # tuples as JSON has them
         return told
 
-    def _train(self, point: Point, label: str) -> float:
-        """Run the point's process to its end; returns its seconds. A round that fails is a result too."""
+    def _train(self, point: Point, label: str) -> tuple[float, int]:
+        """Run the point's process to its end; returns its seconds and its exit code (negative: killed by that
+        signal). A round that fails is a result too."""
         directory, begun = self.directory(point.name), time.monotonic()
         directory.mkdir(parents=True, exist_ok=True)
         snapshot = directory / "snapshot"
@@ -197,7 +197,7 @@ class Sweep:
         finally:
             if process.poll() is None:  # Ctrl-C, or we failed: the point is trained again next time
                 stop(process, signal.SIGINT, GRACE_S)
-        return time.monotonic() - begun
+        return time.monotonic() - begun, process.returncode
 
     def _follow(self, process: subprocess.Popen[bytes], path: Path, label: str) -> None:
         reader, told = ProgressReader(), time.monotonic()
@@ -208,13 +208,13 @@ class Sweep:
                 told = time.monotonic()
                 self._tell(f"{label}: {say_progress(lines[-1])}")
 
-    def _measure(self, point: Point, seconds: float) -> Result:
+    def _measure(self, point: Point, seconds: float, code: int) -> Result:
         directory = self.directory(point.name)
         path = directory / "gate.json"
         if not path.exists():
             log = directory / "log.txt"
             last = log.read_text("utf-8", errors="replace").splitlines()[-50:] if log.exists() else []
-            return Result(point.name, point.changes, "failed", explain_exit(1, last), round(seconds, 1))
+            return Result(point.name, point.changes, "failed", explain_exit(code, last), round(seconds, 1))
         gate = json.loads(path.read_text("utf-8"))
         checks = {check["name"]: check for check in gate["checks"]}
         measures = {ours: checks[name]["value"] for name, ours in MEASURES.items() if name in checks}

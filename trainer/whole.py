@@ -21,6 +21,7 @@ from trainer.dpo import build_pair_trainer, pair_dataset
 from trainer.pair_trainer import PairTrainer
 from trainer.preferences import TrainingPair, prepare_pairs, read_pairs
 from trainer.qlora import LoadedBase, PolicyStart, load_base
+from trainer.round import log_notices
 from trainer.settings import BaseModel, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,7 @@ def train_whole(base: BaseModel, snapshot: Path, settings: TrainerSettings, out:
     exact = BaseModel(base.model, base.chat_template, quantization="none", dtype="float32")
     # In bfloat16 most updates of this size would be rounded away.
     policy, reference = load_base(exact), load_base(exact)
-    rows = prepare_pairs(read_pairs(snapshot / "pairs.parquet"), policy.tokenizer, settings.max_length).rows
-    held_out = prepare_pairs(
-        read_pairs(snapshot / "holdout.parquet"), policy.tokenizer, settings.max_length
-    ).rows
+    rows, held_out = (_read(snapshot, name, policy, settings) for name in ("pairs", "holdout"))
     if len(rows) < settings.min_pairs:
         raise BadValue(f"nothing to train on: {len(rows)} pairs of {settings.min_pairs} needed")
     draft = out.with_name(f"{out.name}.tmp")
@@ -67,6 +65,15 @@ def train_whole(base: BaseModel, snapshot: Path, settings: TrainerSettings, out:
     _write(policy, report, settings, draft)
     draft.rename(out)
     return report
+
+
+def _read(
+    snapshot: Path, name: str, policy: LoadedBase, settings: TrainerSettings
+) -> tuple[TrainingPair, ...]:
+    """The pairs of a snapshot's table as token ids; the log counts and names what was cut or left out."""
+    prepared = prepare_pairs(read_pairs(snapshot / f"{name}.parquet"), policy.tokenizer, settings.max_length)
+    log_notices(name, prepared.notices)
+    return prepared.rows
 
 
 def build_whole_trainer(

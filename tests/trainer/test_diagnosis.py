@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.watched import standing, train_watched
 from trainer.curves import StageCurves, read_lines, read_stages
 from trainer.diagnosis import RULES, diagnose
 from trainer.findings import Told, loss_at_zero_margin, read_told
+from trainer.losses import PairLogps, exo
 from trainer.progress import ProgressLog
+from trainer.settings import TrainerSettings
 
 RECORDED = Path(__file__).parent / "recorded" / "starter_progress.jsonl"
 LN_2 = math.log(2)
@@ -230,6 +233,21 @@ def test_a_loss_starts_where_its_own_formula_says(told: Told, value: float | Non
     assert loss_at_zero_margin(told) == (value if value is None else pytest.approx(value, abs=1e-4))
 
 
+def exo_start(flips: list[float], margin: float = 0.0) -> StageCurves:
+    """A stage whose first loss is exo's of a batch with these doubts, its policy so far off the reference."""
+    zeros = torch.zeros(len(flips))
+    pairs = PairLogps(zeros + margin / 0.1, zeros, zeros, zeros, zeros + 9, zeros + 9)
+    first = float(exo(pairs, torch.tensor(flips), 0.1).mean())
+    return stage(loss=lambda t: first - 0.1 * t, margin=lambda t: margin + 1.4 * t)
+
+
+def test_exo_with_doubtful_labels_is_not_taken_for_a_wrong_reference() -> None:
+    """The rule knew label_smoothing alone, and called an uneven batch a serious fault."""
+    told = Told(loss="exo", label_smoothing=0.1)
+    assert rules(exo_start([0.1, 0.4, 0.3, 0.45]), told) == ["healthy"]
+    assert "start_off" in rules(exo_start([0.1, 0.4, 0.3, 0.45], margin=0.5), told)
+
+
 def test_a_stage_whose_every_loss_was_broken_is_still_described() -> None:
     broken = stage(loss=lambda _: None, grad_norm=lambda _: None)
     assert rules(broken)[0] == "non_finite"
@@ -239,3 +257,11 @@ def test_advice_for_kto_names_its_own_rate() -> None:
     (finding,) = [f for f in diagnose(stage(loss=lambda t: 0.5 + 0.4 * t), Told(stage="kto", loss="kto"))
                   if f.rule == "loss_rising"]  # fmt: skip
     assert "--trainer.kto-learning-rate" in finding.advice
+
+
+def test_advice_for_a_stage_names_flags_that_the_trainer_has() -> None:
+    known = {f"--trainer.{field.name.replace('_', '-')}" for field in fields(TrainerSettings)}
+    for name in ("dpo", "kto", "sft"):
+        told = Told(stage=name)
+        assert {told.flag(setting) for setting in ("learning-rate", "epochs", "batch-size")} <= known
+    assert Told(stage="sft").flag("learning-rate") == "--trainer.sft-learning-rate"

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from math import log
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
+from transformers import Gemma2Config, LlamaConfig, MistralConfig, MistralForCausalLM, Qwen2Config
 from trl import DPOConfig, DPOTrainer
 
+from store.errors import BadValue
 from tests.trainer.conftest import accuracy, pair_rows
 from trainer.dpo import build_pair_trainer, flip_of, pair_dataset, train_dpo
 from trainer.library import shared_arguments
 from trainer.losses import cdpo_losses
-from trainer.pair_layout import SharedPromptCollator
+from trainer.pair_layout import SharedPromptCollator, refuse_window
 from trainer.pair_trainer import PairTrainer
 from trainer.preferences import prepare_pairs
-from trainer.qlora import read_weights, start_policy
+from trainer.qlora import LoadedBase, read_weights, start_policy
+from trainer.settings import TrainerSettings
 
 
 class StockTrainer(DPOTrainer):
@@ -216,3 +222,38 @@ def test_the_reference_is_what_the_base_says_of_each_row_in_the_rows_order(base,
         assert [row["ref_chosen_logps"], row["ref_rejected_logps"]] == pytest.approx(
             [values.item() for values in alone], abs=1e-4
         )
+
+
+def mistral(**changes: Any) -> MistralForCausalLM:
+    """A tiny one with random weights, whose attention reaches 16 tokens back."""
+    shape = {"vocab_size": 128, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "sliding_window": 16}
+    return MistralForCausalLM(MistralConfig(**shape, **heads, **changes))
+
+
+def test_a_model_with_a_sliding_window_trains_on_no_pair_that_is_longer(
+    base: LoadedBase, settings: TrainerSettings, tmp_path: Path
+) -> None:
+    """The library takes a mask of four dimensions as it is, so the window would silently be left out."""
+    rows = prepare_pairs(pair_rows(8), base.tokenizer, 256).rows
+    start = start_policy(mistral(), settings, None)
+    says = "mistral model has layers that see 16 tokens back, and max_length is 256"
+    with pytest.raises(BadValue, match=says):
+        build_pair_trainer(start, base.tokenizer, rows, replace(settings, max_length=256), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_refused"),
+    [
+        (MistralConfig(sliding_window=None), False),
+        (MistralConfig(sliding_window=256), False),
+        (MistralConfig(sliding_window=255), True),
+        (Qwen2Config(use_sliding_window=False, sliding_window=16), False),
+        (Gemma2Config(sliding_window=16), True),
+        (Gemma2Config(sliding_window=16, layer_types=["full_attention"] * 26), False),
+        (LlamaConfig(), False),
+    ],
+)
+def test_a_window_counts_where_a_layer_uses_it(config: Any, is_refused: bool) -> None:
+    with pytest.raises(BadValue, match="sliding window") if is_refused else nullcontext():
+        refuse_window(config, 256)

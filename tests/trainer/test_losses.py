@@ -18,6 +18,7 @@ from trainer.losses import (
     dpo,
     expect_flips,
     implicit_rewards,
+    odds_ratio,
     pair_losses,
     remove_bias,
     wpo_weights,
@@ -337,3 +338,14 @@ def test_an_impossible_combination_is_refused_with_its_reason(changes, says):
 
 def test_ratings_without_a_kl_term_may_come_one_at_a_time():
     assert TrainerSettings(rating_loss="apo_zero_unpaired", kto_batch_size=1).kto_batch_size == 1
+
+
+def test_orpo_has_a_loss_and_a_gradient_for_answers_the_policy_is_sure_of():
+    """Infinite odds minus infinite odds once made the whole batch not a number."""
+    logps = torch.zeros(2, requires_grad=True)
+    tokens, none = torch.full((2,), 5.0), torch.zeros(2)
+    loss = odds_ratio(PairLogps(logps, none, none, none, tokens, tokens), 1.0)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([log(2)] * 2)
+    assert logps.grad is not None
+    assert torch.isfinite(logps.grad).all()

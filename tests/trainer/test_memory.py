@@ -165,6 +165,19 @@ def test_a_real_step_keeps_what_the_plan_says(dtype, checkpointing, within):
     assert kept_for_backward(model, 256) == pytest.approx(planned, rel=within)
 
 
+@pytest.mark.parametrize(("dtype", "number"), [("float32", 12), ("bfloat16", 14)])
+def test_a_cpu_holds_the_logits_of_every_answer_token(shapes, dtype, number):
+    """The plan once had the GPU's tile there, a fraction of it; 12 bytes were measured."""
+    training = TrainingShape(seq=512, prompt=128, quantization="none", dtype=dtype, device="cpu")
+    model = shapes["Qwen2.5-0.5B"]
+    (head,) = (line for line in plan_memory(model, training) if line.name.startswith("head"))
+    assert head.bytes == 2 * 2 * 384 * 151936 * number
+    assert not [line for line in plan_memory(model, training) if "tile" in line.name]
+    told = tell_plan(model, training, 64 * GIB)
+    assert f"{head.bytes / GIB:8.2f} GiB  of it at most for a batch of the reference" in told
+    assert "fused" not in told
+
+
 def test_a_plan_that_does_not_fit_says_what_would(shapes):
     told = tell_plan(shapes["Llama-3-8B"], TrainingShape(checkpointing=False), 24 * GIB)
     assert "does not fit into 24.0 GiB" in told

@@ -81,7 +81,7 @@ def test_oldest_turns_go_first_and_the_answer_and_system_message_stay(tokenizer)
     assert "word0" not in text
     assert "word1" in text
     assert kept.rows[0].chosen_ids == whole.chosen_ids
-    assert count_notices(kept.notices) == {"cut: the 2 oldest messages": 1}
+    assert count_notices(kept.notices) == {"cut: the oldest messages": 1}
 
 
 def test_a_row_that_cannot_fit_is_left_out_and_named(tokenizer):
@@ -138,3 +138,11 @@ def test_class_weights_bring_the_ratio_within_the_papers_bounds(up, down):
     desirable, undesirable = class_weights(up, down)
     assert 1.0 <= desirable * up / (undesirable * down) <= 4 / 3 + 1e-9
     assert min(desirable, undesirable) == 1.0
+
+
+def test_rows_that_are_too_long_are_one_count_however_long_they_are(tokenizer):
+    """Each length was once a line of its own, and nothing said how many there were."""
+    rows = [replace(row, chosen_ids=(9,) * (40 + n)) for n, row in enumerate(pair_rows(5))]
+    notices = prepare_pairs(rows, tokenizer, 32).notices
+    assert len({notice.what for notice in notices}) == 5
+    assert count_notices(notices) == {"left out: its last question and answer do not fit in max_length": 5}

@@ -12,9 +12,11 @@ import pytest
 from tests.trainer.watched import standing, train_watched
 from trainer.charts import Chart, Curve, draw_chart, smooth, thin, ticks, write_number
 from trainer.curves import Series, read_lines
+from trainer.preferences import Notice, leave_out
 from trainer.progress import ProgressLog
 from trainer.report import describe_round, write_report
 from trainer.report_parts import write_curves
+from trainer.tally import tally
 
 RECORDED = Path(__file__).parent / "recorded" / "starter_progress.jsonl"
 VOID = {"meta", "path", "circle", "br"}
@@ -96,6 +98,27 @@ def test_a_report_fetches_nothing_and_escapes_what_files_say(folder: Path) -> No
     assert "<i>the</i>" not in page
     assert "&lt;i&gt;the" in page
     assert "&lt;b&gt;" in page
+
+
+def test_a_report_says_what_each_stage_used_cut_and_left_out(folder: Path) -> None:
+    long = [leave_out(f"r{n}", "it does not fit", f"{n} tokens do not fit") for n in range(3)]
+    accounts = {
+        "dpo": tally(["a", "b"], [*long, Notice("a", "cut: the 4 oldest messages", num_cut=4)]),
+        "kto": tally(["c"], [], "there are no ratings"),
+    }
+    report = {name: account.as_json() for name, account in accounts.items()}
+    (folder / "training_report.json").write_text(json.dumps(report))
+    page = write_report(folder)
+    parse(page)
+    for row in (
+        ("dpo", "read", "5"),
+        ("dpo", "used", "2"),
+        ("dpo", "oldest messages cut", "4"),
+        ("dpo", "left out: it does not fit", "3"),
+        ("kto", "used", "0"),
+        ("kto", "left out: the stage was skipped: there are no ratings", "1"),
+    ):
+        assert "".join(f"<td>{cell}</td>" for cell in row) in page, row
 
 
 def test_both_pages_draw_what_the_guards_measured_on_held_out_pairs(folder: Path) -> None:
