@@ -142,8 +142,10 @@ class PolicyBoard:
         background: bool = False,
         top_logprobs: int | None = None,
     ) -> Iterator[Chunk]:
-        """Submit a request now to the version behind `name` at this moment; see `Engine.generate`. StateConflict
-        for a version that was rejected."""
+        """Submit a request now to the version behind `name` at this moment; see `Engine.generate`.
+
+        StateConflict for a version that was rejected.
+        """
         if name not in ("live", "base", self.live):  # what is live was not rejected
             self._loader.require_servable(name)
         version = self._hold(name)

@@ -318,7 +318,9 @@ def test_a_rejected_version_answers_nobody_though_it_is_in_memory(
     assert say(board, "v3").startswith("v3")
     for version in ("v3", "v4"):
         mark_policy(store, version, "rejected", "worse than live")
-        with pytest.raises(StateConflict, match=rf"{version} was rejected \(worse than live\) and answers no"):
+        with pytest.raises(
+            StateConflict, match=rf"{version} was rejected \(worse than live\) and answers no"
+        ):
             say(board, version)
         with pytest.raises(StateConflict, match=f"{version} is rejected"):
             board.promote(version, "ada", "")
