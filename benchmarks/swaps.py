@@ -40,6 +40,7 @@ ADAPTER_SIZE = 0.06  # far from the base, so that two versions cannot be taken f
 STEADY_S = 2.0  # between two swaps; a swap's window is from the call to `AFTER_S` after the flip
 AFTER_S = 1.0
 WARM_S = 3.0
+MOST_ROLLBACK_MS = 5000  # what a rollback may take to its first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,11 @@ def run_swaps(
         with streams(board, load, adapters, num_streams):
             time.sleep(WARM_S)
             swaps = promote_in_turn(board, list(adapters), num_swaps)
+            back = {"before": roll_back(board, None), "base": roll_back(board, "v0")}
         figures = judge(load, swaps, engine, adapters)
+        for name, swap in back.items():
+            first_s = first_token_after(swap, load.answers) - swap.asked_at
+            figures[f"first_token_after_rollback_to_{name}_ms"] = round(1000 * first_s, 1)
         figures["load_alone_ms"] = _median_ms(time_loads(engine, adapters))
     if vllm_python is not None:
         figures["vllm_load_ms"] = _median_ms(time_vllm_loads(vllm_python, adapters, folder))
@@ -159,6 +164,15 @@ def promote_in_turn(board: PolicyBoard, versions: Sequence[str], many: int) -> l
     return swaps
 
 
+def roll_back(board: PolicyBoard, version: str | None) -> Swap:
+    """As an admin does when a version turns out bad; None is the version before."""
+    asked_at = time.monotonic()
+    flipped = board.roll_back("benchmark", version, "a rollback under load")
+    swap = Swap(flipped.version, asked_at, time.monotonic())
+    time.sleep(AFTER_S + STEADY_S)
+    return swap
+
+
 def judge(
     load: Load, swaps: Sequence[Swap], engine: InProcessEngine, adapters: dict[str, Path]
 ) -> dict[str, Any]:
@@ -169,12 +183,7 @@ def judge(
     scores = Scores(engine, load.answers)
     judged = [compare(answer, scores) for answer in load.answers]
     own = [scores.error(version, answer) for answer in load.answers for version in answer.versions]
-    during: list[float] = []
-    between: list[float] = []
-    for answer in load.answers:
-        for before, after in itertools.pairwise(answer.pieces_at):
-            is_during = any(swap.asked_at <= after <= swap.done_at + AFTER_S for swap in swaps)
-            (during if is_during else between).append(after - before)
+    inside, after, between = sort_pauses(load.answers, swaps)
     first_s = [first_token_after(swap, load.answers) - swap.asked_at for swap in swaps]
     return {
         "failed_requests": len(load.failures),
@@ -184,12 +193,34 @@ def judge(
         "largest_error_nats_a_token": max(own),
         "answers": len(load.answers),
         "tokens": sum(len(answer.token_ids) for answer in load.answers),
-        "pause_p99_swap_ms": round(1000 * quantile(during, 0.99), 1),
+        "pause_p99_inside_ms": round(1000 * quantile(inside, 0.99), 1),
+        "pause_max_inside_ms": round(1000 * max(inside), 1),
+        "pauses_inside": len(inside),
+        "pause_p99_swap_ms": round(1000 * quantile([*inside, *after], 0.99), 1),
         "pause_p99_steady_ms": round(1000 * quantile(between, 0.99), 1),
         "promote_ms": _median_ms([swap.done_at - swap.asked_at for swap in swaps]),
         "first_token_after_promote_ms": _median_ms(first_s),
         "first_token_after_promote_max_ms": round(1000 * max(first_s), 1),
     }
+
+
+def sort_pauses(
+    answers: Sequence[Answer], swaps: Sequence[Swap]
+) -> tuple[list[float], list[float], list[float]]:
+    """Seconds between two pieces of an answer: those that overlap a swap's call, those that ended up to
+    `AFTER_S` later, and all others. Together the first two would hide a stall among a second of calm."""
+    inside: list[float] = []
+    later: list[float] = []
+    between: list[float] = []
+    for answer in answers:
+        for before, after in itertools.pairwise(answer.pieces_at):
+            if any(before <= swap.done_at and after >= swap.asked_at for swap in swaps):
+                inside.append(after - before)
+            elif any(swap.asked_at <= after <= swap.done_at + AFTER_S for swap in swaps):
+                later.append(after - before)
+            else:
+                between.append(after - before)
+    return inside, later, between
 
 
 def first_token_after(swap: Swap, answers: Sequence[Answer]) -> float:
@@ -230,11 +261,16 @@ def format_swaps(figures: dict[str, Any], num_swaps: int, num_streams: int) -> s
         "mixed-version answers": figures["mixed_answers"],
         "as likely under two versions (short, sure answers)": figures["answers_alike_under_two"],
         "largest error of a told log-prob, nats a token": f"{figures['largest_error_nats_a_token']:.1e}",
-        "pause p99 during a swap / between swaps, ms": f"{figures['pause_p99_swap_ms']:.0f} /"
+        "pause p99 / most while promote runs, ms": f"{figures['pause_p99_inside_ms']:.0f} /"
+        f" {figures['pause_max_inside_ms']:.0f}",
+        "pause p99 until a second after a swap / between swaps, ms": f"{figures['pause_p99_swap_ms']:.0f} /"
         f" {figures['pause_p99_steady_ms']:.0f}",
         "promote, median ms (check, load, prove, record, flip)": figures["promote_ms"],
         "promote to first token of the new version, median / most ms": " / ".join(
             str(figures[f"first_token_after_promote_{name}ms"]) for name in ("", "max_")
+        ),
+        f"rollback to first token, version before / base, ms (at most {MOST_ROLLBACK_MS:,})": " / ".join(
+            str(figures[f"first_token_after_rollback_to_{name}_ms"]) for name in ("before", "base")
         ),
         "load alone, median ms (files checked)": figures["load_alone_ms"],
         "vLLM's load_lora_adapter alone, median ms": figures.get("vllm_load_ms", "–"),

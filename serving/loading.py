@@ -61,13 +61,26 @@ class VersionLoader:
         if problem is not None:
             raise BadAdapter(f"policy {version}: {problem}; restore them from a backup")
 
+    def require_servable(self, version: str) -> None:
+        """Nobody is answered by what was rejected, in memory or not. NotFound, StateConflict."""
+        policy = self._find(version)
+        if policy.state == "rejected":
+            raise StateConflict(
+                f"policy {version} was rejected ({policy.reason or 'no reason kept'}) and answers nobody; ask"
+                " live, base or another version"
+            )
+
     def _require_retained(self, version: str) -> Policy:
-        known = {policy.version: policy for policy in read_policies(self._store)}
-        if version not in known:
-            raise NotFound(f"policy {version!r} is unknown; known: live, base, {', '.join(known)}")
+        policy = self._find(version)
         folder = self.adapter_of(version)
         if folder is not None and not folder.is_dir():
             raise StateConflict(f"policy {version} is not retained: {folder.parent.name}/ no longer holds it")
+        return policy
+
+    def _find(self, version: str) -> Policy:
+        known = {policy.version: policy for policy in read_policies(self._store)}
+        if version not in known:
+            raise NotFound(f"policy {version!r} is unknown; known: live, base, {', '.join(known)}")
         return known[version]
 
     def _load_base(self) -> Proof:

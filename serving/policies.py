@@ -142,7 +142,12 @@ class PolicyBoard:
         background: bool = False,
         top_logprobs: int | None = None,
     ) -> Iterator[Chunk]:
-        """Submit a request now to the version behind `name` at this moment; see `Engine.generate`."""
+        """Submit a request now to the version behind `name` at this moment; see `Engine.generate`.
+
+        StateConflict for a version that was rejected.
+        """
+        if name not in ("live", "base", self.live):  # what is live was not rejected
+            self._loader.require_servable(name)
         version = self._hold(name)
         try:
             chunks = self._engine.generate(version, messages, sampling, background, top_logprobs)
@@ -227,6 +232,7 @@ class PolicyBoard:
         says nothing of a version, so it is raised."""
         for version in dict.fromkeys(versions):
             try:
+                self._loader.require_servable(version)
                 with self._held(version):
                     self._loader.prove(version)
             except Busy:  # an engine that is away for a moment must not change what is live for good

@@ -300,6 +300,8 @@ class Scheduler:
         for request in self._in_flight:
             if not request.has_finished:
                 request.error = HeedError(f"policy {request.version} failed while answering: {error}")
+        self._count_turn(time.monotonic())
+        for request in self._in_flight:
             request.publish()
         self._batch.clear()
         with self._changed:

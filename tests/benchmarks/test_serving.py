@@ -16,7 +16,7 @@ from benchmarks.mixing import compare as compare_versions
 from benchmarks.models import STARTER, Model, build_model, write_adapter
 from benchmarks.serving import compare, format_case, format_ratios, parse_arguments
 from benchmarks.speed import NUM_TOKENS, PROMPT_TOKENS, Measured, PromptSource, quantile
-from benchmarks.swaps import Swap, first_token_after
+from benchmarks.swaps import Swap, first_token_after, sort_pauses
 from serving.in_process import InProcessEngine
 from serving.settings import BaseSettings
 from store.records import Sampling
@@ -125,3 +125,11 @@ def test_a_new_version_speaks_when_its_first_answer_does() -> None:
 
     answers = [answer("v1", 9.0), answer("v2", 4.0), answer("v2", 12.0), answer("v2", 11.5)]
     assert first_token_after(Swap("v2", asked_at=10.0, done_at=11.0), answers) == 11.5
+
+
+def test_a_pause_inside_a_swap_is_not_mixed_with_the_second_after_it() -> None:
+    """The swap takes half a second; one pause reaches into it, one follows it, one is far away."""
+    swap = Swap("v2", asked_at=10.0, done_at=10.5)
+    answer = Answer((), frozenset({"v1"}), (1,), -1.0, (9.875, 10.125, 10.75, 11.0, 20.0, 20.125))
+    inside, later, between = sort_pauses([answer], [swap])
+    assert (inside, later, between) == ([0.25, 0.625], [0.25], [9.0, 0.125])

@@ -18,7 +18,7 @@ from serving.trail import find_earlier_versions
 from store.clock import utc
 from store.database import Store
 from store.errors import Busy, HeedError, NotFound, StateConflict
-from store.policies import add_policy, live_version, promote, read_promotions
+from store.policies import add_policy, live_version, mark_policy, promote, read_promotions
 from store.records import Promotion, Sampling
 from tests.serving.conftest import Reference
 from tests.serving.fakes import ScriptedEngine, ask
@@ -306,6 +306,39 @@ def test_an_engine_that_is_away_at_the_start_changes_nothing_of_what_is_live(
     board = PolicyBoard(store, scripted, policies)
     board.start()
     assert (board.live, board.problems()) == ("v2", ())
+
+
+def test_a_rejected_version_answers_nobody_though_it_is_in_memory(
+    board: PolicyBoard, store: Store, scripted: ScriptedEngine
+) -> None:
+    """A canary that was withdrawn stays loaded for a while; testers could still name it."""
+    board.promote("v1", "ada", "")
+    board.promote("v2", "ada", "")
+    board.keep("v3")
+    assert say(board, "v3").startswith("v3")
+    for version in ("v3", "v4"):
+        mark_policy(store, version, "rejected", "worse than live")
+        with pytest.raises(
+            StateConflict, match=rf"{version} was rejected \(worse than live\) and answers no"
+        ):
+            say(board, version)
+        with pytest.raises(StateConflict, match=f"{version} is rejected"):
+            board.promote(version, "ada", "")
+    assert "v4" not in scripted.loaded
+    assert [say(board, name)[:2] for name in ("live", "v1", "v2", "v0")] == ["v2", "v1", "v2", "v0"]
+
+
+def test_start_does_not_go_back_to_what_was_rejected_since(
+    store: Store, scripted: ScriptedEngine, policies: Path
+) -> None:
+    for version in ("v1", "v2", "v3"):
+        promote(store, version, "ada")
+    mark_policy(store, "v2", "rejected", "worse than live")
+    (policies / "v3" / "README.md").unlink()
+    board = PolicyBoard(store, scripted, policies)
+    board.start()
+    assert board.live == "v1" == live_version(store)
+    assert "v2: policy v2 was rejected (worse than live)" in board.problems()[0]
 
 
 def test_a_version_gone_bad_gives_way_to_the_base_when_no_earlier_one_can_be_loaded(

@@ -232,6 +232,7 @@ def test_a_cancelled_request_ends_at_the_next_step(closed_batch: ScriptedBatch) 
 def test_an_error_reaches_every_caller_and_the_next_request_is_served(
     stopped: Scheduler, closed_batch: ScriptedBatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    stopped.open("v1")
     asked = [request() for _ in range(3)]
     for one in asked:
         stopped.submit(one)
@@ -246,6 +247,8 @@ def test_an_error_reaches_every_caller_and_the_next_request_is_served(
     later = request()
     stopped.submit(later)
     assert read(later) == [7, 7]
+    wait_until(lambda: stopped.counter("v1").finished == 1)
+    assert stopped.counter("v1").failed == 4  # the long one was in that batch too
 
 
 def test_an_answer_that_was_complete_before_the_error_is_still_delivered() -> None:
