@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 
-from anyio import CapacityLimiter, move_on_after, to_thread
+from anyio import CapacityLimiter, fail_after, move_on_after, to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from annotate.api.completions import (
     ChatRequest,
@@ -37,6 +38,7 @@ routes = APIRouter(prefix="/v1", tags=["chat"])
 KEEP_ALIVE_S = 10.0  # proxies close a connection on which nothing comes, many of them after a minute
 MOST_EVENTS_PER_S = 400  # of all streams together; one costs the event loop about half a millisecond
 LONGEST_PAUSE_S = 0.1
+SEND_S = 60.0  # a client that takes nothing for so long is as good as gone
 GONE = 499  # nobody reads it: the client has closed the connection
 
 Answers = tuple[Answer, ...]
@@ -78,15 +80,25 @@ class Reader:
 
 
 class AnswerStream(StreamingResponse):
-    """Server-sent events of answers; whatever ends the response also ends the writing of the answers."""
+    """Server-sent events of answers; whatever ends the response also ends the writing of the answers.
+
+    A client that reads too slowly misses no word and holds nothing up: states are skipped, not collected. One
+    that reads nothing for SEND_S is let go.
+    """
 
     def __init__(self, reader: Reader, events: AsyncIterator[str], headers: dict[str, str]) -> None:
         super().__init__(events, media_type="text/event-stream", headers=headers)
         self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            with fail_after(SEND_S):
+                await send(message)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
+        except (TimeoutError, ClientDisconnect):  # Starlette makes the second of the first
+            log.warning("a client took nothing of its answer for %.0f s and is let go", SEND_S)
         finally:
             self._reader.close()
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from annotate.api import asking
+from annotate.chat import answer
+from annotate.services import Services
 from store.completions import new_conversation_id, read_completion
 from store.database import Store
 from store.people import Credentials
+from store.records import Sampling
 from tests.annotate.conftest import bearer
 from tests.fakes import ScriptedSample
 
 URL = "/v1/chat/completions"
-HELLO = {"messages": [{"role": "user", "content": "Hello?"}]}
+MESSAGES: Any = [{"role": "user", "content": "Hello?"}]
+HELLO = {"messages": MESSAGES}
 
 
 @pytest.fixture
@@ -211,3 +219,38 @@ def test_a_comparison_that_cannot_be_is_refused_with_a_sentence(
             400,
             422,
         )
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_a_client_that_reads_one_line_and_no_more_is_let_go(
+    services: Services,
+    people: dict[str, Credentials],
+    sample: ScriptedSample,
+    monkeypatch: pytest.MonkeyPatch,
+    spec_version: str,
+) -> None:
+    """Nothing ended its response, and the answer, its thread and its place lasted as long as the client."""
+    monkeypatch.setattr(asking, "SEND_S", 0.05)
+    sample.gate = threading.Event()  # it writes one word, and then no more until it is stopped
+
+    async def never(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    async def take_the_head(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await never()
+
+    async def stream() -> None:
+        reader = asking.Reader([answer(services, people["tester"].person, "live", MESSAGES, Sampling())])
+        events = (f"data: {number}\n\n" async for number in _count())
+        response = asking.AnswerStream(reader, events, {})
+        await response({"type": "http", "asgi": {"spec_version": spec_version}}, never, take_the_head)
+
+    asyncio.run(asyncio.wait_for(stream(), 10))
+    assert sample.stopped.wait(5)
+    assert services.slots.wait_until_free(people["tester"].person.person_id, 5)
+
+
+async def _count() -> AsyncIterator[int]:
+    for number in range(1000):
+        yield number
