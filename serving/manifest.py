@@ -99,6 +99,12 @@ def read_parent_norms(adapter: str, manifest: Mapping[str, Any]) -> dict[str, fl
     return norms
 
 
+def is_before_proofs(manifest: Mapping[str, Any]) -> bool:
+    """Whether a release before 0.3 wrote it: such manifests have none of the facts that came with proofs."""
+    facts = manifest.get("base")
+    return not ({"proof", "parent_norms"} & set(manifest)) and "double_quant" not in (facts or {})
+
+
 def read_proof(adapter: str, manifest: Mapping[str, Any]) -> Proof | None:
     """What the round recorded; None where the manifest does not speak of a proof. BadAdapter: unusable."""
     if "proof" not in manifest:

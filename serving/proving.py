@@ -16,7 +16,7 @@ from typing import Any
 
 from serving.adapters import BadAdapter, read_manifest
 from serving.engine import Engine
-from serving.manifest import read_proof
+from serving.manifest import is_before_proofs, read_proof
 from store.errors import BadValue, Busy, HeedError, NotFound, StateConflict
 from store.proof import QUESTIONS, UNKNOWN, Proof, ProofRow, check_proof
 from store.records import BASE_VERSION, Chunk, Message, Sampling
@@ -29,12 +29,14 @@ BASE_FILE = "base.json"
 
 
 def require_proof(adapter: Path, is_of_a_round: bool) -> Proof | None:
-    """What the round recorded; None for an adapter that no round made. BadAdapter: it must have one."""
-    proof = read_proof(adapter.name, read_manifest(adapter))
-    if proof is None and is_of_a_round:
+    """What the round recorded; None for an adapter that no round made, or one of a release before proofs: an
+    update must not take a live version away. BadAdapter: it must have one."""
+    manifest = read_manifest(adapter)
+    proof = read_proof(adapter.name, manifest)
+    if proof is None and is_of_a_round and not is_before_proofs(manifest):
         raise BadAdapter(
-            f"adapter {adapter.name} has no proof: a Heed before 0.3 trained it and recorded none, or it was"
-            " taken out; promote a version that has one, or start a round"
+            f"adapter {adapter.name} has no proof, and its round recorded one: restore its files from a"
+            " backup, promote a version that has one, or start a round"
         )
     if proof is None:
         logger.warning("adapter %s has no proof; only its hashes are known", adapter.name)

@@ -62,6 +62,10 @@ class ChatMessage(BaseModel):
         """The whole content as one string."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
+    def as_record(self) -> Message:
+        """The message as it is kept."""
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.text}
+
 
 class StreamOptions(BaseModel):
     """Whether the last event of a stream tells the token counts."""
@@ -108,10 +112,7 @@ class ChatRequest(BaseModel):
 
 def read_messages(request: ChatRequest) -> list[Message]:
     """The conversation as records."""
-    return [
-        {"role": "system" if message.role == "developer" else message.role, "content": message.text}
-        for message in request.messages
-    ]
+    return [message.as_record() for message in request.messages]
 
 
 def read_samplings(request: ChatRequest, settings: WebSettings) -> list[Sampling]:

@@ -24,7 +24,7 @@ from store.formats.reading import Problem
 from store.formats.sides import read_names
 from store.importing import Preview, import_file, preview
 from store.prompts import NewPrompt, add_prompts
-from store.records import Message, OutsideLabel
+from store.records import OutsideLabel
 
 routes = APIRouter(prefix="/v1", tags=["data"])
 
@@ -244,7 +244,7 @@ def _show_problem(problem: Problem) -> RejectAnswer:
 
 
 def _new_prompt(prompt: PromptBody) -> NewPrompt:
-    messages = [Message(role=message.role, content=message.text) for message in prompt.messages]
+    messages = [message.as_record() for message in prompt.messages]
     return NewPrompt(messages=messages, tags=tuple(prompt.tags))
 
 

@@ -206,8 +206,7 @@ def test_right_weights_at_a_wrong_scale_are_found_by_the_log_probs(promoted: Pol
 
 
 def test_what_a_round_made_needs_its_proof(promoted: PolicyBoard, data: Path) -> None:
-    """Without numbers it cannot have passed the gate; before 0.3 rounds recorded none, and any adapter can be
-    made to look like one of those."""
+    """Without numbers it cannot have passed the gate."""
     sha256 = publish(data / "policies" / "v3", data / "policies", "v4")
     add_policy(promoted._store, "v4", parent="v0", round_id="r1", weights_sha256=sha256)
     for version in ("v3", "v4"):
@@ -215,11 +214,23 @@ def test_what_a_round_made_needs_its_proof(promoted: PolicyBoard, data: Path) ->
         with pytest.raises(BadAdapter, match=f"{version}: its round found that its log-probs are not numb"):
             promoted.promote(version, "ada", "")
         write_manifest(data / "policies" / version)
-    with pytest.raises(BadAdapter, match=r"v4 has no proof: a Heed before 0\.3 .* or start a round"):
+    with pytest.raises(BadAdapter, match=r"v4 has no proof, and its round recorded one.* or start a round"):
         promoted.promote("v4", "ada", "")
     assert promoted.live == "v2"
     promoted.promote("v3", "ada", "")  # no round made it: registered by hand
     assert promoted.live == "v3"
+
+
+def test_an_adapter_of_a_release_before_proofs_is_served_after_an_update(
+    promoted: PolicyBoard, data: Path
+) -> None:
+    sha256 = publish(data / "policies" / "v3", data / "policies", "v4")
+    add_policy(promoted._store, "v4", parent="v0", round_id="r1", weights_sha256=sha256)
+    base = json.loads((data / "policies" / "v4" / MANIFEST).read_text("utf-8"))["base"]
+    del base["double_quant"]
+    write_manifest(data / "policies" / "v4", base=base)
+    promoted.promote("v4", "ada", "")
+    assert (promoted.live, promoted.problems()) == ("v4", ())
 
 
 def test_a_version_gone_bad_in_memory_is_left_by_itself(promoted: PolicyBoard) -> None:
