@@ -37,9 +37,9 @@ from store.queue_settings import QueueSettings
 from store.replay import ReplaySettings
 from trainer.limits import GateSettings, GuardSettings, starter_guards
 from trainer.planner import TriggerSettings
+from trainer.round_settings import Plan, RoundSettings
 from trainer.settings import BaseModel as TrainedBase
 from trainer.settings import TrainerSettings, starter_settings
-from trainer.supervisor import Plan, RoundSettings
 
 PREFIX = "HEED_"
 DEFAULT_FILE = Path("heed.toml")

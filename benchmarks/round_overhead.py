@@ -35,8 +35,9 @@ from store.records import RUNNING_STATES, Completion, Message, Sampling
 from store.rounds import read_round
 from store.tasks import add_task, lease_task
 from trainer.planner import TriggerSettings
+from trainer.round_settings import Plan, RoundSettings
 from trainer.settings import BaseModel, GateSettings, starter_settings
-from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
+from trainer.supervisor import RoundSupervisor
 
 PAIRS = 24
 STEPS = 4
@@ -126,14 +127,14 @@ def follow_round(supervisor: RoundSupervisor, store: Store) -> dict[str, float]:
     seen: dict[str, float] = {}
     cpu = 0.0
     while (state := read_round(store, round_id).state) in RUNNING_STATES:
-        lines = supervisor.read_progress(round_id)
+        lines = supervisor.files.read_progress(round_id)
         steps = [line["step"] for line in lines if line["stage"] == "dpo" and "step" in line]
         if steps and "first_step" not in seen and supervisor._process is not None:
             cpu = _cpu_seconds(supervisor._process.pid)
         for name, has_come in (
             ("first_step", bool(steps)),
             ("last_step", len(steps) == STEPS),
-            ("judged", supervisor.read_gate(round_id) is not None),
+            ("judged", supervisor.files.read_gate(round_id) is not None),
         ):
             if has_come:
                 seen.setdefault(name, time.monotonic() - began)

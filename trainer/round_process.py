@@ -17,7 +17,7 @@ from store.errors import BadValue
 from trainer.warm_start import WarmRound, WarmStart
 
 if TYPE_CHECKING:
-    from trainer.supervisor import RoundSettings
+    from trainer.round_settings import RoundSettings
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ goes on.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -16,38 +15,33 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from store.canary_rows import Canary
 from store.database import Store
-from store.effective import QualitySettings
 from store.errors import BadValue, HeedError, StateConflict
 from store.policies import live_version, next_version
 from store.records import RUNNING_STATES, Promotion, Round, RoundState
-from store.replay import ReplaySettings
 from store.rounds import advance_round, create_round, read_round, read_rounds
-from store.snapshots import write_snapshot
 from trainer.adopting import copy_round, read_snapshot_report
 from trainer.checkpoints import remove_work, where_it_stands
-from trainer.curves import ProgressReader, say_progress
+from trainer.curves import say_progress
 from trainer.heartbeat import Pulse
-from trainer.limits import GateSettings, GuardSettings
-from trainer.planner import TriggerSettings, explain, guards
-from trainer.report import describe_round, write_report
-from trainer.report_parts import write_curves
+from trainer.planner import explain, guards
+from trainer.preparing import prepare
+from trainer.report import describe_round
 from trainer.resuming import check_may_resume, leave_for_later, note_resume, was_interrupted
+from trainer.round_files import RoundFiles
 from trainer.round_process import (
     RoundProcess,
     begin_round,
-    check_launch,
     explain_exit,
     signal_group,
     stop,
     warm_start,
 )
-from trainer.settings import BaseModel, TrainerSettings
+from trainer.round_settings import Plan
 from trainer.taking import take
 
 logger = logging.getLogger(__name__)
@@ -64,61 +58,12 @@ STATE_OF_STAGE: dict[str, RoundState] = {
 SIGNS_OF_WORK = ("progress.jsonl", "log.txt", "round.json")
 
 
-@dataclass(frozen=True, slots=True)
-class RoundSettings:
-    """How the round process is run. `launch` is put before the command (`torchrun --nproc_per_node 2` …).
-
-    A process that does nothing for `silence_limit_s` is stopped, one that computes only after `slow_limit_s`
-    without a step. One that is killed from outside is resumed, `max_resumes` times in a row without getting
-    any further.
-    `warm` keeps a process with the training libraries loaded, which forks the rounds; not behind a `launch`.
-    """
-
-    threads: int = 1
-    nice: int = 10
-    holdout_share: float = 0.1
-    silence_limit_s: float = 1800.0
-    slow_limit_s: float = 14400.0
-    resume: bool = True
-    max_resumes: int = 3
-    stop_grace_s: float = 15.0
-    launch: tuple[str, ...] = ()
-    warm: bool = False
-
-    def __post_init__(self) -> None:
-        if self.threads < 1 or not 0 <= self.nice <= 19:
-            raise ValueError(f"threads {self.threads} must be at least 1 and nice {self.nice} within 0..19")
-        if not 0.0 <= self.holdout_share <= 0.5:
-            raise ValueError(f"holdout_share {self.holdout_share} is outside 0..0.5")
-        if self.silence_limit_s <= 0 or self.slow_limit_s <= 0 or self.stop_grace_s <= 0:
-            raise ValueError("silence_limit_s, slow_limit_s and stop_grace_s must be positive")
-        if self.max_resumes < 0:
-            raise ValueError(f"max_resumes {self.max_resumes} cannot be negative")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything a round needs besides the labels: one record a section of round.json."""
-
-    base: BaseModel
-    trainer: TrainerSettings
-    gate: GateSettings
-    triggers: TriggerSettings
-    rounds: RoundSettings
-    quality: QualitySettings = field(default_factory=QualitySettings)
-    guards: GuardSettings = field(default_factory=GuardSettings)
-    replay: ReplaySettings = field(default_factory=ReplaySettings)
-
-    def __post_init__(self) -> None:
-        check_launch(self.rounds.launch, self.trainer.processes)
-
-
 class RoundSupervisor:
     """One round at a time.
 
     `publish(candidate, version)` makes the files servable and returns the weights' sha256; `promote(version,
     actor, reason)` swaps the version in or puts it on trial; `adapter_of(version)` is its folder, None
-    for v0. All are handed in: this room knows no engine.
+    for v0. All are handed in: this room knows no engine. `files` reads what the rounds left.
     """
 
     def __init__(
@@ -141,13 +86,8 @@ class RoundSupervisor:
         self._from_scratch: set[str] = set()
         self._watcher: threading.Thread | None = None
         self._is_closing = False
-        self._reader = ProgressReader()
+        self.files = RoundFiles(store)
         self._told = time.monotonic()
-
-    @property
-    def folder(self) -> Path:
-        """Where the rounds' directories are."""
-        return self._store.data_dir / "rounds"
 
     def recover(self) -> list[str]:
         """After a restart: a round that was running died with the service. It goes on where it stopped; one
@@ -156,11 +96,11 @@ class RoundSupervisor:
         """
         found = [r for r in read_rounds(self._store) if r.state in RUNNING_STATES]
         for each in found:
-            if self.read_gate(each.round_id) is not None:
-                self._start_watcher(each, lambda done: self.folder / done.round_id)
+            if self.files.read_gate(each.round_id) is not None:
+                self._start_watcher(each, lambda done: self.files.folder / done.round_id)
                 continue
             try:
-                self._check_may_resume(self.folder / each.round_id)
+                self._check_may_resume(self.files.folder / each.round_id)
             except HeedError as error:
                 reason = (
                     f"the service stopped while this round ran; its labels count for the next round ({error})"
@@ -221,7 +161,7 @@ class RoundSupervisor:
                 num_ratings=held.get("num_ratings"),
                 snapshot_seq=held.get("seq"),
             )
-            directory = self.folder / started.round_id
+            directory = self.files.folder / started.round_id
             copy_round(finished, directory, started.round_id, version)
             self._take(started.round_id, directory, json.loads((directory / "gate.json").read_text("utf-8")))
         except Exception as error:
@@ -256,35 +196,6 @@ class RoundSupervisor:
         if self._watcher is not None:
             self._watcher.join(timeout_s)
 
-    def read_progress(self, round_id: str) -> list[dict[str, object]]:
-        """The round's progress lines so far, in order. A line still being written is left for next time."""
-        return self._reader.read(self.directory_of(round_id) / "progress.jsonl")
-
-    def read_gate(self, round_id: str) -> dict[str, object] | None:
-        """gate.json, or None until there is a verdict."""
-        path = self.directory_of(round_id) / "gate.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-    def read_log(self, round_id: str, lines: int) -> list[str]:
-        """The last `lines` lines of the round's log."""
-        path = self.directory_of(round_id) / "log.txt"
-        return path.read_text("utf-8", errors="replace").splitlines()[-lines:] if path.exists() else []
-
-    def draw_curves(self, round_id: str) -> str:
-        """The round's curves so far and what they mean, as HTML; empty before its first step."""
-        plan = self.directory_of(round_id) / "round.json"
-        told = json.loads(plan.read_text("utf-8")) if plan.exists() else {}
-        return write_curves(self.read_progress(round_id), told, self.read_gate(round_id))
-
-    def write_report(self, found: Round) -> str:
-        """The page about a round as it stands now, as HTML."""
-        return write_report(self.directory_of(found.round_id), found.state, found.reason)
-
-    def directory_of(self, round_id: str) -> Path:
-        """Where a round's files are. NotFound for an unknown round."""
-        read_round(self._store, round_id)  # NotFound, so that no text from outside becomes a path
-        return self.folder / round_id
-
     def _start_watcher(self, started: Round, begin: Callable[[Round], Path]) -> None:
         self._watcher = threading.Thread(
             target=self._run, args=(started, begin), name=f"round-{started.round_id}", daemon=True
@@ -295,7 +206,7 @@ class RoundSupervisor:
         """The life of one round. Catches broadly: a round must always end as a state and a sentence."""
         try:
             directory = begin(started)
-            code = 0 if self.read_gate(started.round_id) else self._watch(started.round_id, directory)
+            code = 0 if self.files.read_gate(started.round_id) else self._watch(started.round_id, directory)
             while self._goes_on(started.round_id, directory, code):
                 code = self._watch(started.round_id, directory)
             self._conclude(started.round_id, directory, code)
@@ -320,7 +231,7 @@ class RoundSupervisor:
         return self._note_resume(stopped.round_id, "the service was stopped while it ran")
 
     def _note_resume(self, round_id: str, why: str) -> Path:
-        directory = self.folder / round_id
+        directory = self.files.folder / round_id
         says = note_resume(directory, why)
         advance_round(self._store, round_id, read_round(self._store, round_id).state, reason=says)
         logger.info("round %s: %s", round_id, says)
@@ -328,7 +239,7 @@ class RoundSupervisor:
 
     def _goes_on(self, round_id: str, directory: Path, code: int) -> bool:
         """Whether a process that ended is started again, which is then on record."""
-        if self._is_stopped(round_id) or self.read_gate(round_id) or not was_interrupted(code):
+        if self._is_stopped(round_id) or self.files.read_gate(round_id) or not was_interrupted(code):
             return False
         try:
             self._check_may_resume(directory)
@@ -339,48 +250,9 @@ class RoundSupervisor:
         return True
 
     def _prepare(self, started: Round) -> Path:
-        round_id = started.round_id
-        advance_round(self._store, round_id, "preparing")
-        directory = self.folder / round_id
-        directory.mkdir(parents=True)
-        trainer, replay = self._plan.trainer, self._plan.replay
-        if round_id in self._from_scratch:
-            trainer = dataclasses.replace(trainer, start="fresh", reference="base")
-            replay = dataclasses.replace(replay, mode="all")
-        snapshot = write_snapshot(
-            self._store,
-            directory / "snapshot",
-            holdout_share=self._plan.rounds.holdout_share,
-            quality=self._plan.quality,
-            without=started.without,
-            replay=replay.resolve(trainer.start),
-        )
-        version = next_version(self._store)
-        advance_round(
-            self._store,
-            round_id,
-            "preparing",
-            version=version,
-            num_pairs=snapshot.num_pairs,
-            num_ratings=snapshot.num_ratings,
-            snapshot_seq=snapshot.seq,
-        )
-        live_adapter = self._adapter_of(started.parent)
-        plan = {
-            "round_id": round_id,
-            "version": version,
-            "parent": started.parent,
-            "live_adapter": str(live_adapter.absolute()) if live_adapter else None,
-            "threads": self._plan.rounds.threads,
-            "base": dataclasses.asdict(self._plan.base),
-            "trainer": dataclasses.asdict(trainer),
-            "gate": dataclasses.asdict(self._plan.gate),
-            "guards": dataclasses.asdict(self._plan.guards),
-        }
-        # Whole or not at all: a round with a plan is one that can be resumed.
-        draft = directory / "round.tmp"
-        draft.write_text(json.dumps(plan, indent=2) + "\n", "utf-8")
-        draft.rename(directory / "round.json")
+        directory = self.files.folder / started.round_id
+        is_fresh = started.round_id in self._from_scratch
+        prepare(self._store, self._plan, started, directory, self._adapter_of(started.parent), is_fresh)
         return directory
 
     def _watch(self, round_id: str, directory: Path) -> int:
@@ -411,7 +283,7 @@ class RoundSupervisor:
         return self._is_closing or round_id in self._cancelled_by
 
     def _follow(self, round_id: str) -> None:
-        lines = self.read_progress(round_id)
+        lines = self.files.read_progress(round_id)
         if lines and "step" in lines[-1] and time.monotonic() - self._told >= TELL_EVERY_S:
             self._told = time.monotonic()
             logger.info("round %s: %s", round_id, say_progress(lines[-1]))
@@ -426,13 +298,13 @@ class RoundSupervisor:
         if actor is not None:
             self._finish(round_id, "cancelled", f"cancelled by {actor}")
             return
-        verdict = self.read_gate(round_id)
+        verdict = self.files.read_gate(round_id)
         if verdict is not None:  # it is the last thing a round writes: what it speaks of is there
             self._take(round_id, directory, verdict)
         elif self._is_closing and code != 0:
             self._leave_for_later(round_id, directory)
         else:
-            self._finish(round_id, "failed", explain_exit(code, self.read_log(round_id, 200)))
+            self._finish(round_id, "failed", explain_exit(code, self.files.read_log(round_id, 200)))
 
     def _take(self, round_id: str, directory: Path, verdict: dict[str, Any]) -> None:
         done = read_round(self._store, round_id)
@@ -455,6 +327,6 @@ class RoundSupervisor:
 
     def _finish(self, round_id: str, state: RoundState, reason: str) -> None:
         advance_round(self._store, round_id, state, reason=reason)
-        remove_work(self.folder / round_id)
+        remove_work(self.files.folder / round_id)
         logger.info("round %s: %s (%s)", round_id, state, reason)
-        describe_round(self.folder / round_id, state, reason)
+        describe_round(self.files.folder / round_id, state, reason)

@@ -32,8 +32,9 @@ from trainer.checkpoints import draft_folder, seal, step_name
 from trainer.limits import GateSettings
 from trainer.planner import TriggerSettings, explain
 from trainer.resuming import check_may_resume, leave_for_later, note_resume
+from trainer.round_settings import Plan, RoundSettings
 from trainer.settings import BaseModel, TrainerSettings
-from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
+from trainer.supervisor import RoundSupervisor
 
 TRIGGERS = TriggerSettings(
     min_new_labels=4, max_wait_hours=0, min_labels=2, cooldown_minutes=0, min_free_mib=0
@@ -106,7 +107,7 @@ class Bench:
 
     def wait_for_log(self, round_id: str) -> None:
         deadline = time.monotonic() + 20
-        while not self.supervisor.read_log(round_id, 1):
+        while not self.supervisor.files.read_log(round_id, 1):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -168,7 +169,7 @@ def test_a_killed_round_is_failed_and_the_next_one_works_where_resuming_is_off(b
     failed = read_round(bench.store, started.round_id)
     assert failed.state == "failed"
     assert "signal 9 (SIGKILL)" in failed.reason
-    assert bench.supervisor.read_log(started.round_id, 5) == ["here"]
+    assert bench.supervisor.files.read_log(started.round_id, 5) == ["here"]
     assert bench.run("promote").state == "promoted"
 
 
@@ -369,7 +370,7 @@ def test_a_progress_line_still_being_written_is_left_for_next_time(bench: Bench)
     done = bench.run("reject")
     path = bench.supervisor.folder / done.round_id / "progress.jsonl"
     path.write_text(json.dumps({"stage": "dpo", "step": 1}) + '\n{"stage": "dp')
-    assert bench.supervisor.read_progress(done.round_id) == [{"stage": "dpo", "step": 1}]
+    assert bench.supervisor.files.read_progress(done.round_id) == [{"stage": "dpo", "step": 1}]
 
 
 @pytest.mark.parametrize(
@@ -418,14 +419,14 @@ def test_a_round_leaves_a_report_however_it_ended(bench: Bench) -> None:
         page = (bench.supervisor.folder / done.round_id / "report.html").read_text("utf-8")
         assert state in page
         assert done.reason in page
-        assert bench.supervisor.write_report(done) == page
+        assert bench.supervisor.files.write_report(done) == page
 
 
 def test_curves_are_drawn_from_what_is_logged_so_far(bench: Bench) -> None:
     done = bench.run("reject")
     path = bench.supervisor.folder / done.round_id / "progress.jsonl"
-    assert bench.supervisor.draw_curves(done.round_id) == ""  # its one step had no loss
+    assert bench.supervisor.files.draw_curves(done.round_id) == ""  # its one step had no loss
     path.write_text(json.dumps({"stage": "dpo", "step": 1, "max_steps": 9, "loss": 0.69}) + "\n")
-    assert "DPO on pairs: step 1 of 9" in bench.supervisor.draw_curves(done.round_id)
+    assert "DPO on pairs: step 1 of 9" in bench.supervisor.files.draw_curves(done.round_id)
     with pytest.raises(NotFound):
-        bench.supervisor.draw_curves("../elsewhere")
+        bench.supervisor.files.draw_curves("../elsewhere")

@@ -14,8 +14,9 @@ from store.records import Promotion
 from tests.trainer.conftest import pair_rows, write_snapshot
 from trainer.limits import GateSettings
 from trainer.planner import TriggerSettings
+from trainer.round_settings import Plan, RoundSettings
 from trainer.settings import BaseModel, RoundPlan, TrainerSettings
-from trainer.supervisor import Plan, RoundSettings, RoundSupervisor
+from trainer.supervisor import RoundSupervisor
 from trainer.sweep import (
     Result,
     Sweep,

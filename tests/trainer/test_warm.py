@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from tests.trainer.conftest import pair_rows, rating_rows, write_snapshot
 from tests.trainer.test_round import GATE, TRAINER, write_plan
 from trainer.round_process import begin_round, signal_group, stop, warm_start
+from trainer.round_settings import RoundSettings
 from trainer.settings import BaseModel, RoundPlan
 from trainer.stopping import STOPPED
-from trainer.supervisor import RoundSettings
 from trainer.warm_start import LOST, WarmRound, WarmStart
 
 # Trains for minutes in all, in processes of its own.
