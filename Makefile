@@ -16,10 +16,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 serve: $(VENV)/.installed
 	exec $(BIN)/python app.py serve --data $(DATA) $(FLAGS)
 
-# Browser tests and whole services one at a time, the others on two cores.
+# On two cores; the tests of a file stay in their order.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

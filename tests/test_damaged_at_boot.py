@@ -40,7 +40,7 @@ def damaged(tmp_path: Path) -> Iterator[Service]:
 def test_a_truncated_adapter_reaches_the_health_check_and_the_admin_page(damaged: Service) -> None:
     why = "v2: policy v2: its weights are not those registered (sha256)"
     assert damaged.parts.board.live == "v1"
-    with TestClient(build_api(damaged.services)) as client:
+    with TestClient(build_api(damaged.services), base_url="http://127.0.0.1") as client:
         found = client.get("/healthz").json()
     assert found == {"status": "degraded", "reasons": [f"serving v1 instead of v2: {why}"]}
     section = lay_out(OverviewSection, damaged.services)

@@ -106,7 +106,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"temperature": -1}, 422, "body.temperature"),
     ({"top_p": 0}, 422, "body.top_p"),
     ({"max_tokens": 0}, 422, "body.max_tokens"),
-    ({"seed": -1}, 422, "body.seed"),
+    ({"seed": "first"}, 422, "body.seed"),
 ]
 
 
