@@ -16,9 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 serve: $(VENV)/.installed
 	exec $(BIN)/python app.py serve --data $(DATA) $(FLAGS)
 
-# On two cores; the tests of a file stay in their order.
+# Browser tests apart: their driver keeps an event loop running in its process, which others cannot share.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.conftest import Guard
 from tests.e2e.crowd import PASSWORD
@@ -60,18 +60,41 @@ def is_up(address: str) -> bool:
         return False
 
 
-@pytest.fixture
-def admin(url: str, browser: Browser, browser_context_args: dict[str, Any], guard: Guard) -> Iterator[Page]:
-    """A page on which an admin has signed in."""
-    page = browser.new_context(**browser_context_args, accept_downloads=True).new_page()
-    guard.watch(page)
+def sign_in(context: BrowserContext, url: str) -> None:
+    page = context.new_page()
     page.goto(f"{url}/login")
     page.get_by_label("Name").fill("root")
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"/admin"))
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def signed_in(url: str, browser: Browser, browser_context_args: dict[str, Any]) -> Iterator[BrowserContext]:
+    """An admin's browser for all tests of this file: it keeps the pages' scripts, as a person's does."""
+    context = browser.new_context(**browser_context_args, accept_downloads=True)
+    sign_in(context, url)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def examined(url: str, browser: Browser, browser_context_args: dict[str, Any]) -> Iterator[BrowserContext]:
+    """The same for axe, which needs its script in the page: our CSP forbids that."""
+    context = browser.new_context(**browser_context_args, bypass_csp=True)
+    sign_in(context, url)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def admin(signed_in: BrowserContext, guard: Guard) -> Iterator[Page]:
+    """A page on which an admin has signed in."""
+    page = signed_in.new_page()
+    guard.watch(page)
     yield page
-    page.context.close()
+    page.close()
 
 
 def open_tab(page: Page, url: str, tab: str, theme: str = "light") -> None:
@@ -95,34 +118,29 @@ def serious_faults(page: Page) -> list[str]:
     ]
 
 
-# In the dark the tabs with the most colours; the others by `-m slow`.
+# In the dark the tab with the most colours; the others by `-m slow`.
 LOOKS = [
     *((tab, "light") for tab in TABS),
-    *(
-        pytest.param(tab, "dark", marks=() if tab in ("rounds", "quality") else pytest.mark.slow)
-        for tab in TABS
-    ),
+    *(pytest.param(tab, "dark", marks=() if tab == "quality" else pytest.mark.slow) for tab in TABS),
 ]
 
 
 @pytest.mark.parametrize(("tab", "theme"), LOOKS)
 def test_a_tab_reads_the_store_fits_a_phone_and_has_no_serious_fault(
-    admin: Page, url: str, tab: str, theme: str, browser: Browser, browser_context_args: dict[str, Any]
+    examined: BrowserContext, guard: Guard, url: str, tab: str, theme: str
 ) -> None:
-    open_tab(admin, url, tab, theme)
-    expect(admin.get_by_role("tab", name=tab.capitalize())).to_have_attribute("aria-selected", "true")
+    page = examined.new_page()
+    guard.watch(page)
+    open_tab(page, url, tab, theme)
+    expect(page.get_by_role("tab", name=tab.capitalize())).to_have_attribute("aria-selected", "true")
+    faults = serious_faults(page)
     SCREENSHOTS.mkdir(exist_ok=True)
     for size, viewport in SIZES.items():
-        admin.set_viewport_size(viewport)  # type: ignore[arg-type]
-        admin.screenshot(path=SCREENSHOTS / f"admin-{tab}-{size}-{theme}.png", full_page=True)
-        width = admin.evaluate("document.documentElement.scrollWidth")
+        page.set_viewport_size(viewport)  # type: ignore[arg-type]
+        page.screenshot(path=SCREENSHOTS / f"admin-{tab}-{size}-{theme}.png", full_page=True)
+        width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= viewport["width"], f"{tab} scrolls sideways at {viewport['width']} px: {width}"
-    # axe needs its script in the page, which our CSP forbids: a second context with the same session.
-    state = admin.context.storage_state()
-    twin = browser.new_context(**browser_context_args, bypass_csp=True, storage_state=state).new_page()
-    open_tab(twin, url, tab, theme)
-    faults = serious_faults(twin)
-    twin.context.close()
+    page.close()
     assert not faults
 
 

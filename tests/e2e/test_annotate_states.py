@@ -132,9 +132,23 @@ class Server(threading.Thread):
         self.join(20)
 
 
+@pytest.fixture(scope="module")
+def port() -> int:
+    """The same for all tests of this file, so that one browser can keep the page's scripts."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def kept(browser: Browser, browser_context_args: dict[str, Any]) -> Iterator[BrowserContext]:
+    """A browser that has been here before; what it remembers of people goes before each test."""
+    context = browser.new_context(**browser_context_args, bypass_csp=True)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def stage(browser_type_launch_args: dict[str, Any]) -> Iterator[Stage]:  # noqa: ARG001 - skips without a browser
-    store, port = Store.in_memory(), free_port()
+def stage(browser_type_launch_args: dict[str, Any], port: int) -> Iterator[Stage]:  # noqa: ARG001 - skips without a browser
+    store = Store.in_memory()
     made = Stage(store, f"http://127.0.0.1:{port}", add_person(store, "ann", "annotator", PASSWORD))
     settings = AnnotationSettings(break_after_minutes=50)
     services = make_services(store, annotation=settings, writing=lambda: made.writing.get("now"))
@@ -147,17 +161,21 @@ def stage(browser_type_launch_args: dict[str, Any]) -> Iterator[Stage]:  # noqa:
 
 @pytest.fixture
 def open_page(
-    stage: Stage, browser: Browser, browser_context_args: dict[str, Any], guard: Guard
+    stage: Stage, kept: BrowserContext, browser: Browser, browser_context_args: dict[str, Any], guard: Guard
 ) -> Iterator[Callable[..., Page]]:
-    """Opens the annotate page, signed in as ann."""
+    """Opens the annotate page, signed in as ann; in another browser where something of it is changed."""
     contexts: list[BrowserContext] = []
+    kept.clear_cookies()
 
     def opened(path: str = "/annotate/", **changes: Any) -> Page:
-        context = browser.new_context(**{**browser_context_args, "bypass_csp": True, **changes})
-        contexts.append(context)
+        context = kept
+        if changes:
+            context = browser.new_context(**{**browser_context_args, "bypass_csp": True, **changes})
+            contexts.append(context)
         page = context.new_page()
         guard.watch(page)
         page.goto(f"{stage.url}/login")
+        page.evaluate("localStorage.clear()")
         page.get_by_label("Name").fill("ann")
         page.get_by_label("Password").fill(PASSWORD)
         page.keyboard.press("Enter")
@@ -168,6 +186,8 @@ def open_page(
         return page
 
     yield opened
+    for page in kept.pages:
+        page.close()
     for context in contexts:
         context.close()
 
@@ -193,8 +213,8 @@ def look(page: Page, name: str) -> None:
             page.screenshot(path=SCREENSHOTS / f"annotate-{name}-{size}-{theme}.png")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= viewport["width"], f"{name} scrolls sideways at {viewport['width']} px: {width}"
-            if size == "phone" and name != "item":
-                continue  # the same elements; a minute less
+            if name != "item" and (size == "phone" or theme == "dark"):
+                continue  # the same elements and the same colours; minutes less
             for fault in Axe().run(page).response["violations"]:
                 if fault["impact"] in ("serious", "critical"):
                     faults.append(f"{size} {theme} {fault['id']}: {fault['nodes'][0]['html'][:200]}")
