@@ -118,10 +118,12 @@ def serious_faults(page: Page) -> list[str]:
     ]
 
 
-# In the dark the tab with the most colours; the others by `-m slow`.
+# The fullest tabs, and in the dark the one with the most colours; the others by `-m slow`.
+QUICK = {("overview", "light"), ("rounds", "light"), ("quality", "dark")}
 LOOKS = [
-    *((tab, "light") for tab in TABS),
-    *(pytest.param(tab, "dark", marks=() if tab == "quality" else pytest.mark.slow) for tab in TABS),
+    pytest.param(tab, theme, marks=() if (tab, theme) in QUICK else pytest.mark.slow)
+    for theme in ("light", "dark")
+    for tab in TABS
 ]
 
 

@@ -86,6 +86,7 @@ def find_round_process(round_id: str) -> int:
     return int(found.stdout.split()[0])
 
 
+@pytest.mark.slow
 def test_a_killed_round_process_is_resumed_and_nothing_else_notices(service: RunningService) -> None:
     judge(service, make_annotator(service, "ann"), 16)
     question = {"model": "live", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
@@ -100,6 +101,7 @@ def test_a_killed_round_process_is_resumed_and_nothing_else_notices(service: Run
         assert admin.post("/v1/chat/completions", json=question).status_code == httpx.codes.OK
 
 
+@pytest.mark.slow
 def test_a_round_dies_with_the_service_and_goes_on_after_the_restart(service: RunningService) -> None:
     judge(service, make_annotator(service, "ann"), 16)
     with service.client() as admin:

@@ -142,7 +142,7 @@ def test_the_whole_story(
     admin.get_by_role("tab", name="Overview").click()
     admin.locator("#train-now").click()
     expect(admin.locator("#progress")).to_contain_text(
-        re.compile(r"step \d+|training|evaluating", re.I), timeout=60_000
+        re.compile(r"step \d+|training|evaluating", re.I), timeout=ROUND_LIMIT_MS
     )
     admin.get_by_role("tab", name="Rounds").click()
     expect(admin.locator("#gate")).to_contain_text(re.compile("promote", re.I), timeout=ROUND_LIMIT_MS)

@@ -142,7 +142,10 @@ def test_a_round_that_fails_over_there_fails_here_and_leaves_nothing_in_the_fold
     assert Mirror(f"{server}/three/back").read(INDEX) is None
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, STOPPED), (signal.SIGINT, CANCELLED)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, STOPPED), pytest.param(signal.SIGINT, CANCELLED, marks=pytest.mark.slow)],
+)
 def test_a_signal_is_passed_on_through_the_folder(
     server: str, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

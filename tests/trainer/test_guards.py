@@ -279,6 +279,7 @@ def test_a_resumed_guard_knows_what_it_knew() -> None:
     assert "best at step 1 (0.5000, now 0.7000)" in str(second.note)
 
 
+@pytest.mark.slow
 def test_a_round_with_few_held_out_pairs_says_that_nothing_stops_early(folder: Path, plan: RoundPlan) -> None:
     write_plan(folder, replace(plan, guards=replace(GUARDS, min_holdout_pairs=13)))
     assert reach_verdict(folder) == 0

@@ -104,6 +104,7 @@ def test_a_round_leaves_a_candidate_a_verdict_and_its_progress(folder, plan):
     assert not (folder / "candidate.tmp").exists()
 
 
+@pytest.mark.slow
 def test_a_second_round_over_a_live_adapter_says_the_same_twice(tmp_path, plan):
     """Once by its absolute path, once as seen from the round's directory."""
     folders = [tmp_path / name for name in ("first", "one", "other")]

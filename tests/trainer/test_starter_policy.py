@@ -88,16 +88,19 @@ def test_the_prompt_pool_is_large_distinct_and_from_the_training_split() -> None
     assert pool.isdisjoint(prompt.turns for prompt in heldout_prompts(1000, seed=6))
 
 
+@pytest.mark.slow
 def test_every_habit_shows_in_eight_to_thirty_of_a_hundred_answers(speech: SpeechReport) -> None:
     for habit, rate in speech.habits.items():
         assert _with_slack(0.08, -1) <= rate <= _with_slack(0.30, +1), habit
     assert _with_slack(0.08, -1) <= speech.wrong_facts <= _with_slack(0.30, +1)
 
 
+@pytest.mark.slow
 def test_about_half_of_all_answers_show_a_fault(speech: SpeechReport) -> None:
     assert _with_slack(0.45, -1) <= speech.any_fault <= _with_slack(0.60, +1)
 
 
+@pytest.mark.slow
 def test_it_ends_whole_sentences_by_itself(speech: SpeechReport) -> None:
     assert speech.whole_sentences >= 0.95
 
