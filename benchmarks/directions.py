@@ -10,8 +10,9 @@ term unless its name says so (ORPO has it by definition).
 The table holds, on pairs of held-out prompts, how often the chosen answer gained more over the base than the
 rejected one and by how many nats, and how the two changed; then how often bad habits show in answers sampled
 to held-out prompts, with the seeds the base answered them with. A method moves the right way when both differ
-by more than two standard errors: accuracy above one half, and the share of answers with any habit below the
-base's, prompt by prompt. The last line is JSON.
+by more than two standard errors (accuracy above one half, and the share of answers with any habit below the
+base's, prompt by prompt) and the chosen answers are not unlearned: a policy that says nothing sensible has no
+bad habits either. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import torch
@@ -160,7 +162,7 @@ def collect(base: LoadedBase, settings: DirectionSettings, scratch: Path) -> Dat
 def run_method(method: Method, data: Data, settings: DirectionSettings, scratch: Path) -> Movement:
     """Train a fresh adapter on a freshly loaded starter and measure the files it leaves."""
     base = load_starter()
-    folder = scratch / method.name.replace(" ", "-")
+    folder = scratch / f"method-{METHODS.index(method)}"
     folder.mkdir()
     policy, losses = train(method, base, data.train, settings, folder)
     policy.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
@@ -168,7 +170,8 @@ def run_method(method: Method, data: Data, settings: DirectionSettings, scratch:
     policies = Policies(base, {"trained": folder}, SCORE_BATCH)
     changes = [score_change(policies, base, data.heldout, side) for side in ("chosen_ids", "rejected_ids")]
     answers = sample(policies, "trained", base, data.prompts, settings.seed + 2)
-    return judge_movement(losses, *changes, answers, data.base_answers)
+    chosen_tokens = mean(len(row.chosen_ids) for row in data.heldout)
+    return judge_movement(losses, *changes, answers, data.base_answers, chosen_tokens)
 
 
 def train(

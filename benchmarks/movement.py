@@ -14,6 +14,7 @@ from trainer.qlora import LoadedBase
 from trainer.starter.habits import HABITS, detect_habits
 
 NUM_ERRORS = 2.0
+MOST_UNLEARNED = 3.0  # nats a token: where a round's guard calls the chosen answers unlearned
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,12 @@ def judge_movement(
     rejected: Sequence[float],
     answers: Sequence[Sample],
     base_answers: Sequence[Sample],
+    chosen_tokens: float = 1.0,
 ) -> Movement:
-    """From the changes of held-out answers' log-probs, and from answers to the same prompts as the base's."""
+    """From the changes of held-out answers' log-probs, and from answers to the same prompts as the base's.
+
+    `chosen_tokens` is the mean length of the chosen answers.
+    """
     gaps = [c - r for c, r in zip(chosen, rejected, strict=True)]
     hits = [0.5 if gap == 0 else float(gap > 0) for gap in gaps]
     error = score_error(hits)
@@ -75,5 +80,7 @@ def judge_movement(
         rejected_change=mean(rejected),
         habits={habit: shares[habit] for habit in HABITS},
         any_habit=shares["any"],
-        is_right_way=mean(hits) - 0.5 > NUM_ERRORS * error and fall > NUM_ERRORS * fall_error,
+        is_right_way=mean(hits) - 0.5 > NUM_ERRORS * error
+        and fall > NUM_ERRORS * fall_error
+        and mean(chosen) > -MOST_UNLEARNED * chosen_tokens,
     )

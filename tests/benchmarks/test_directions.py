@@ -49,6 +49,13 @@ def test_noise_is_not_the_right_way(chosen: list[float], after: list[str]) -> No
     assert not moved.is_right_way
 
 
+def test_who_unlearned_the_chosen_answers_has_no_habits_and_did_not_move_the_right_way() -> None:
+    """apo_down at a rate too high pushed both answers down by a hundred nats and more."""
+    told = [], [-40.0] * 20, [-90.0] * 20, answers(*[CLEAN] * 20), answers(*[FLATTERING] * 20)
+    assert judge_movement(*told, chosen_tokens=20.0).is_right_way
+    assert not judge_movement(*told, chosen_tokens=10.0).is_right_way
+
+
 def test_an_unchanged_policy_has_an_accuracy_of_one_half() -> None:
     moved = judge_movement([], [0.0] * 4, [0.0] * 4, answers(CLEAN), answers(CLEAN))
     assert (moved.accuracy, moved.first_loss, moved.is_right_way) == (0.5, None, False)
