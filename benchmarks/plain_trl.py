@@ -27,7 +27,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
-from benchmarks.training_measure import Clock, Stopwatch, held_out_accuracy, peak_mib, report
+from benchmarks.training_measure import (
+    Clock,
+    Stopwatch,
+    draw_adapter,
+    held_out_accuracy,
+    peak_mib,
+    report,
+)
 from benchmarks.training_pairs import Pair, read_pairs
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -128,10 +135,8 @@ def train(arguments: argparse.Namespace) -> Any:
     DPOTrainer._precompute_ref_logps = reference.around(DPOTrainer._precompute_ref_logps)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(arguments, read_pairs(arguments.pairs), folder, clock)
-        if arguments.in_order:  # our trainer keeps its adapter in float32; to compare losses both must
-            for parameter in trainer.model.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()
+        if arguments.in_order:
+            draw_adapter(trainer.model)
         trainer.train()
     peak = peak_mib()
     accuracy = _measure_accuracy(trainer, arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import time
@@ -70,6 +71,16 @@ def report(way: str, clock: Clock, reference_s: float, num_pairs: int, accuracy:
 def peak_mib() -> float:
     """The most this process ever held, with the libraries."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def draw_adapter(model: Any) -> None:
+    """The same first weights whoever built the adapter, in float32: ways are then compared from one start."""
+    draws = torch.Generator().manual_seed(0)
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            if "lora_A" in name:
+                torch.nn.init.kaiming_uniform_(parameter.data, a=math.sqrt(5), generator=draws)
 
 
 @torch.inference_mode()

@@ -15,7 +15,14 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from benchmarks.plain_trl import add_flags
-from benchmarks.training_measure import Clock, Stopwatch, held_out_accuracy, peak_mib, report
+from benchmarks.training_measure import (
+    Clock,
+    Stopwatch,
+    draw_adapter,
+    held_out_accuracy,
+    peak_mib,
+    report,
+)
 from benchmarks.training_pairs import Pair, read_pairs
 from trainer.dpo import build_pair_trainer
 from trainer.pair_trainer import PairTrainer
@@ -65,6 +72,8 @@ def train(arguments: argparse.Namespace) -> Any:
     start = start_policy(base.model, settings, None)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_pair_trainer(start, base.tokenizer, rows, settings, Path(folder))
+        if arguments.in_order:
+            draw_adapter(trainer.model)
         trainer.add_callback(clock)
         trainer.train()
     peak, accuracy = peak_mib(), None
