@@ -214,7 +214,7 @@ def test_a_tick_starts_what_is_due_and_nothing_else(bench: Bench) -> None:
 def test_a_round_that_is_killed_is_resumed_and_says_so(bench: Bench) -> None:
     done = bench.run("die", times=2)
     assert done.state == "promoted"
-    path = bench.supervisor.folder / done.round_id / "resumes.jsonl"
+    path = bench.supervisor.files.folder / done.round_id / "resumes.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["from"], line["why"]) for line in lines] == [
         ("its beginning", "the round process was killed by signal 9 (SIGKILL); it wrote no log")
@@ -225,19 +225,19 @@ def test_a_round_that_is_killed_again_and_again_fails_in_the_end(bench: Bench) -
     done = bench.run("die", times=99)
     assert done.state == "failed"
     assert "signal 9 (SIGKILL)" in done.reason
-    assert len((bench.supervisor.folder / done.round_id / "starts").read_text()) == 1 + 3
+    assert len((bench.supervisor.files.folder / done.round_id / "starts").read_text()) == 1 + 3
 
 
 def test_a_round_that_is_killed_after_its_verdict_is_not_tried_again_but_taken(bench: Bench) -> None:
     done = bench.run("die late")
     assert (done.state, done.version) == ("promoted", "v1")
-    assert not (bench.supervisor.folder / done.round_id / "resumes.jsonl").exists()
+    assert not (bench.supervisor.files.folder / done.round_id / "resumes.jsonl").exists()
 
 
 def resumable(bench: Bench) -> Path:
     """The directory of a round that ran when the service went."""
     started = create_round(bench.store, trigger="test", parent="v0")
-    directory = bench.supervisor.folder / started.round_id
+    directory = bench.supervisor.files.folder / started.round_id
     (directory / "snapshot").mkdir(parents=True)
     (directory / "round.json").write_text("{}")
     advance_round(bench.store, started.round_id, "training", version="v1")
@@ -294,7 +294,7 @@ def test_a_process_that_is_gone_before_it_gets_its_priority_says_why_it_ended(
 def test_what_fails_by_itself_is_not_tried_again(bench: Bench) -> None:
     done = bench.run("raise")
     assert done.state == "failed"
-    assert not (bench.supervisor.folder / done.round_id / "resumes.jsonl").exists()
+    assert not (bench.supervisor.files.folder / done.round_id / "resumes.jsonl").exists()
 
 
 def test_a_round_survives_a_stop_of_the_service_and_goes_on_at_the_next_start(bench: Bench) -> None:
@@ -342,7 +342,7 @@ def test_a_service_killed_while_it_takes_a_verdict_takes_it_at_the_next_start(
 ) -> None:
     """Every write up to the kill is there, and none after it."""
     started = create_round(bench.store, trigger="test", parent="v0")
-    directory = bench.supervisor.folder / started.round_id
+    directory = bench.supervisor.files.folder / started.round_id
     (directory / "snapshot").mkdir(parents=True)
     (directory / "round.json").write_text("{}")
     advance_round(bench.store, started.round_id, "evaluating", version="v1")
@@ -368,7 +368,7 @@ def test_a_round_that_computes_is_slow_and_not_hung_until_its_own_limit(bench: B
 
 def test_a_progress_line_still_being_written_is_left_for_next_time(bench: Bench) -> None:
     done = bench.run("reject")
-    path = bench.supervisor.folder / done.round_id / "progress.jsonl"
+    path = bench.supervisor.files.folder / done.round_id / "progress.jsonl"
     path.write_text(json.dumps({"stage": "dpo", "step": 1}) + '\n{"stage": "dp')
     assert bench.supervisor.files.read_progress(done.round_id) == [{"stage": "dpo", "step": 1}]
 
@@ -388,7 +388,7 @@ def test_a_round_from_scratch_trains_a_new_adapter_on_every_label_whatever_the_s
     ask = ask | ({"without": [people["bob"]]} if "without" in ask else {})
     started = bench.supervisor.start("test", **ask)
     bench.supervisor.wait()
-    folder = bench.supervisor.folder / started.round_id
+    folder = bench.supervisor.files.folder / started.round_id
     trainer = json.loads((folder / "round.json").read_text("utf-8"))["trainer"]
     assert trainer["start"] == start
     assert trainer["reference"] == ("base" if start == "fresh" else "previous")
@@ -407,7 +407,7 @@ def test_a_round_can_leave_a_person_out_and_remembers_whom(bench: Bench) -> None
     done = read_round(bench.store, started.round_id)
     assert (done.state, done.without) == ("promoted", (ann.person_id,))
     assert read_versions_trained_on(bench.store, ann.person_id) == []
-    report = bench.supervisor.folder / done.round_id / "snapshot" / "report.json"
+    report = bench.supervisor.files.folder / done.round_id / "snapshot" / "report.json"
     assert json.loads(report.read_text("utf-8"))["counts_by_reason"]["person_left_out_of_this_round"] == 4
     with pytest.raises(NotFound, match="no person has the id 'u_none'"):
         bench.supervisor.start("test", without=["u_none"])
@@ -416,7 +416,7 @@ def test_a_round_can_leave_a_person_out_and_remembers_whom(bench: Bench) -> None
 def test_a_round_leaves_a_report_however_it_ended(bench: Bench) -> None:
     for script, state in (("promote", "promoted"), ("raise", "failed")):
         done = bench.run(script)
-        page = (bench.supervisor.folder / done.round_id / "report.html").read_text("utf-8")
+        page = (bench.supervisor.files.folder / done.round_id / "report.html").read_text("utf-8")
         assert state in page
         assert done.reason in page
         assert bench.supervisor.files.write_report(done) == page
@@ -424,7 +424,7 @@ def test_a_round_leaves_a_report_however_it_ended(bench: Bench) -> None:
 
 def test_curves_are_drawn_from_what_is_logged_so_far(bench: Bench) -> None:
     done = bench.run("reject")
-    path = bench.supervisor.folder / done.round_id / "progress.jsonl"
+    path = bench.supervisor.files.folder / done.round_id / "progress.jsonl"
     assert bench.supervisor.files.draw_curves(done.round_id) == ""  # its one step had no loss
     path.write_text(json.dumps({"stage": "dpo", "step": 1, "max_steps": 9, "loss": 0.69}) + "\n")
     assert "DPO on pairs: step 1 of 9" in bench.supervisor.files.draw_curves(done.round_id)

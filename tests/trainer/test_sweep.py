@@ -162,7 +162,7 @@ def check_adoption(store: Store, point: Path) -> None:
     assert live_version(store) == "v1"
     assert read_policy(store, "v1").round_id == taken.round_id
     assert published[0]["round_id"] == taken.round_id
-    mine = supervisor.folder / taken.round_id
+    mine = supervisor.files.folder / taken.round_id
     assert not (mine / "snapshot").is_symlink()
     assert (mine / "report.html").exists()
     with pytest.raises(StateConflict, match="v1 is live by now; sweep again"):
