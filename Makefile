@@ -16,10 +16,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 serve: $(VENV)/.installed
 	exec $(BIN)/python app.py serve --data $(DATA) $(FLAGS)
 
-# Browser tests apart: their driver keeps an event loop running in its process, which others cannot share.
+# Browser tests apart and one at a time: their driver keeps an event loop running in its process, which others
+# cannot share, and a browser on a busy core is late.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from tests.e2e.conftest import Guard
 from tests.running import RunningService
@@ -74,6 +75,18 @@ def say(page: Page, text: str) -> None:
     expect(page.locator("#stop")).to_be_hidden()
 
 
+def give_thumb(page: Page, name: str) -> None:
+    """Gradio draws an answer anew when it has ended, and a click in that moment is lost; the button's own
+    name says at once whether it was taken."""
+    taken = page.get_by_role("button", name=f"{name}d", exact=True).last
+    for _ in range(5):
+        page.get_by_role("button", name=name, exact=True).last.click()
+        with contextlib.suppress(TimeoutError):
+            taken.wait_for(timeout=5_000)
+            return
+    raise AssertionError(f"five clicks on {name!r} were lost")
+
+
 def start_new_chat(page: Page) -> None:
     page.locator("#new-chat").click()
     expect(page.locator("#chatbot .bot.message")).to_have_count(0)
@@ -130,10 +143,10 @@ def test_the_whole_story(
     sign_in(tester, service.url, "tess", passwords["tess"])
     tester.goto(f"{service.url}/chat/")
     say(tester, "What is the capital of France?")
-    tester.get_by_role("button", name="Like", exact=True).last.click()
+    give_thumb(tester, "Like")
     expect(tester.locator("#chat-says")).to_contain_text("Saved: good answer.")  # Gradio shows it before
     say(tester, "And of Spain?")
-    tester.get_by_role("button", name="Dislike", exact=True).last.click()
+    give_thumb(tester, "Dislike")
     expect(tester.locator("#chat-says")).to_contain_text("Saved: bad answer.")
     tester.reload()
     expect(tester.get_by_role("button", name="Liked", exact=True)).to_have_count(1)
