@@ -48,23 +48,23 @@ def make_scratch(url: str, owner: str) -> Path:
 def run(url: str, owner: str, launch: Sequence[str], signals: Signals, transport: Transport) -> int:
     """Run the round here; returns its exit code, negative when a signal ended it."""
     carried, folder = Carried(url), make_scratch(url, owner)
-    transport.until(lambda: carried.there.pull(folder))
+    transport.fetch(carried.there, folder)
     process = subprocess.Popen(
         round_command(folder, launch), stdin=subprocess.DEVNULL, start_new_session=True
     )
     passed = 0
     while process.poll() is None:
-        number = read_signal(transport.once(lambda: carried.told.read(TOLD)), owner) or signals.number
+        number = read_signal(transport.glance(carried.told, TOLD), owner) or signals.number
         if number and number != passed:
             signal_group(process, number)
             passed = number
-        transport.once(lambda: _send(carried, folder, owner, None))
+        transport.try_once(lambda: _send(carried, folder, owner, None))
         wait(process, transport.every_s)
-    told = transport.until(lambda: carried.told.read(TOLD))
-    if told["owner"] != owner:
+    told = transport.read(carried.told, TOLD)
+    if told is not None and told["owner"] != owner:
         logger.warning("the round has another owner by now: nothing of this run is sent")
         return STOPPED
-    transport.until(lambda: _send(carried, folder, owner, process.returncode))
+    transport.do(lambda: _send(carried, folder, owner, process.returncode))
     shutil.rmtree(folder)
     return process.returncode
 
@@ -76,12 +76,11 @@ def read_signal(told: dict[str, Any] | None, owner: str) -> int:
     return int(told["signal"]) if told["owner"] == owner else signal.SIGTERM
 
 
-def _send(carried: Carried, folder: Path, owner: str, code: int | None) -> bool:
+def _send(carried: Carried, folder: Path, owner: str, code: int | None) -> None:
     files = {name: path for name, path in list_files(folder).items() if is_of_the_round(name)}
     if code is not None:
         files["round.back.json"] = folder / "round.json"
     carried.back.push(files, owner=owner, code=code)
-    return True
 
 
 def is_of_the_round(name: str) -> bool:

@@ -22,11 +22,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from store.errors import BadValue, HeedError
 from trainer.heartbeat import hold_folder
-from trainer.mirror import Mirror, list_files
+from trainer.mirror import INDEX, Mirror, list_files
 from trainer.round import follow_parent
 from trainer.stopping import STOPPED
 
@@ -37,7 +37,6 @@ EVERY_S = 2.0
 PATIENCE_S = 900.0  # a bucket that cannot be reached for so long is not coming back by itself
 TOLD = "told.json"
 LIVE = "live"  # the live adapter's folder inside a carried round's directory
-_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -48,10 +47,10 @@ class Transport:
     every_s: float = EVERY_S
     _since: float | None = None
 
-    def once(self, act: Callable[[], _Result]) -> _Result | None:
-        """One try; None when it failed, which is logged. A value that is wrong raises at once."""
+    def try_once(self, act: Callable[[], object]) -> bool:
+        """Whether it was done; a failure is logged. A value that is wrong raises at once."""
         try:
-            done = act()
+            act()
         except HeedError:
             raise
         except Exception as error:  # every file system of fsspec has errors of its own
@@ -59,17 +58,33 @@ class Transport:
             if time.monotonic() - self._since > self.patience_s:
                 raise
             logger.warning("the carried folder cannot be reached, trying again: %s", error)
-            return None
+            return False
         self._since = None
-        return done
+        return True
 
-    def until(self, act: Callable[[], _Result | None]) -> _Result:
-        """Try until there is a result."""
-        ends_at = time.monotonic() + self.patience_s
+    def do(self, act: Callable[[], object]) -> None:
+        """Try until it is done."""
+        while not self.try_once(act):
+            time.sleep(self.every_s)
+
+    def read(self, mirror: Mirror, name: str) -> dict[str, Any] | None:
+        """A small file of the folder; None while it is not there."""
+        found: list[dict[str, Any] | None] = []
+        self.do(lambda: found.append(mirror.read(name)))
+        return found[-1]
+
+    def glance(self, mirror: Mirror, name: str) -> dict[str, Any] | None:
+        """The same at one try: None also while it cannot be reached."""
+        found: list[dict[str, Any] | None] = []
+        return found[-1] if self.try_once(lambda: found.append(mirror.read(name))) else None
+
+    def fetch(self, mirror: Mirror, folder: Path) -> None:
+        """Everything that was sent, whole. BadValue when it does not become whole in time."""
+        ends_at, told = time.monotonic() + self.patience_s, list[object]()
         while True:
-            done = self.once(act)
-            if done is not None:
-                return done
+            self.do(lambda: told.append(mirror.pull(folder)))
+            if told[-1] is not None:
+                return
             if time.monotonic() > ends_at:
                 raise BadValue(f"what was sent did not arrive whole within {self.patience_s:g} s")
             time.sleep(self.every_s)
@@ -89,16 +104,14 @@ class Carried:
             Mirror(f"{self.url}/{part}") for part in ("there", "back", "told")
         )
 
-    def tell(self, owner: str, number: int) -> bool:
+    def tell(self, owner: str, number: int) -> None:
         """Say whose round it is, and a signal to pass on (0: none)."""
         self.told.write(TOLD, json.dumps({"owner": owner, "signal": number}))
-        return True
 
-    def remove(self) -> bool:
+    def remove(self) -> None:
         """Nothing of the round stays in the folder."""
         for part in (self.there, self.back, self.told):
             part.remove()
-        return True
 
 
 class Signals:
@@ -141,35 +154,30 @@ def carry(errand: Errand, signals: Signals, transport: Transport) -> int:
     carried = Carried(f"{errand.url}/{folder.name}")
     fetch_left(carried, folder, transport)
     if (folder / "gate.json").exists():
-        transport.until(carried.remove)
+        transport.do(carried.remove)
         return 0
     owner = uuid.uuid4().hex
     with tempfile.TemporaryDirectory() as scratch:
         files = pack(folder, Path(scratch))
-        transport.until(lambda: carried.tell(owner, signals.number))
-        transport.until(lambda: _push(carried.there, files, owner))
+        transport.do(lambda: carried.tell(owner, signals.number))
+        transport.do(lambda: carried.there.push(files, owner=owner))
     # In a session of its own: a signal for this process is told to the round, and must not cut the line.
     process = subprocess.Popen(
         [*errand.command, "-m", "trainer.carried", carried.url, owner, *errand.launch],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
-    passed, facts = 0, None
+    passed = 0
     while process.poll() is None:
-        if signals.number != passed and transport.once(lambda: carried.tell(owner, signals.number)):
-            passed = signals.number
-        facts = transport.once(lambda: carried.back.pull(folder)) or facts
+        number = signals.number
+        if number != passed and transport.try_once(lambda: carried.tell(owner, number)):  # noqa: B023
+            passed = number
+        transport.try_once(lambda: carried.back.pull(folder))
         wait(process, transport.every_s)
-    facts = fetch_end(carried, folder, owner, transport) or facts
-    code = read_code(facts, owner, process.returncode)
+    code = read_code(fetch_end(carried, folder, owner, transport), process.returncode)
     if code != STOPPED:
-        transport.until(carried.remove)
+        transport.do(carried.remove)
     return code
-
-
-def _push(mirror: Mirror, files: dict[str, Path], owner: str) -> bool:
-    mirror.push(files, owner=owner)
-    return True
 
 
 def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -194,19 +202,19 @@ def pack(folder: Path, scratch: Path) -> dict[str, Path]:
 
 def fetch_left(carried: Carried, folder: Path, transport: Transport) -> None:
     """What an earlier process's round got done and nobody fetched: its newest checkpoints, or its end."""
-    if transport.until(lambda: (carried.back.read("index.json") or {"files": {}},))[0]["files"]:
-        transport.until(lambda: carried.back.pull(folder))
+    if transport.read(carried.back, INDEX) is not None:
+        transport.fetch(carried.back, folder)
         keep_packages(folder)
 
 
-def fetch_end(carried: Carried, folder: Path, owner: str, transport: Transport) -> dict[str, Any] | None:
-    """The last of what came back, when the round over there ended; None when it never said so."""
-    facts = transport.until(lambda: (carried.back.read("index.json") or {},))[0]
-    if facts.get("owner") != owner or facts.get("code") is None:
+def fetch_end(carried: Carried, folder: Path, owner: str, transport: Transport) -> int | None:
+    """Fetch the last of what came back; the round's exit code, None when it never said how it ended."""
+    facts = transport.read(carried.back, INDEX) or {}
+    if facts.get("owner") != owner or facts["code"] is None:
         return None
-    ended = transport.until(lambda: carried.back.pull(folder))
+    transport.fetch(carried.back, folder)
     keep_packages(folder)
-    return ended
+    return int(facts["code"])
 
 
 def keep_packages(folder: Path) -> None:
@@ -222,15 +230,14 @@ def keep_packages(folder: Path) -> None:
     came.unlink()
 
 
-def read_code(facts: dict[str, Any] | None, owner: str, command_code: int) -> int:
+def read_code(code: int | None, command_code: int) -> int:
     """The exit code to give: the round's own, or STOPPED when it was ended from outside or the line broke."""
-    if facts is None or facts.get("owner") != owner or facts.get("code") is None:
+    if code is None:
         logger.error(
             "the command ended with %d and the round over there never said how it ended; it can go on from"
             " what came back", command_code,
         )  # fmt: skip
         return STOPPED if command_code else 1
-    code = int(facts["code"])
     if code < 0:
         logger.error("the round was killed over there by signal %d", -code)
         return STOPPED

@@ -90,11 +90,13 @@ class Mirror:
         if told is None:
             return None
         wanted: dict[str, str] = told.pop("files")
-        fetched = [self._fetch(folder, name, sha256) for name, sha256 in wanted.items()]
+        # In order of names, up to the first that is not whole: a verdict never comes before its candidate.
+        if not all(self._fetch(folder, name, wanted[name]) for name in sorted(wanted)):
+            return None
         for name in set(self._got) - set(wanted):
             (folder / name).unlink(missing_ok=True)
             del self._got[name]
-        return told if all(fetched) else None
+        return told
 
     def write(self, name: str, text: str) -> None:
         """A small file beside the others."""

@@ -60,7 +60,8 @@ def is_up(address: str) -> bool:
         return False
 
 
-def sign_in(context: BrowserContext, url: str) -> None:
+def sign_in(context: BrowserContext, url: str) -> Iterator[BrowserContext]:
+    """An admin's browser for all tests of this file: it keeps the pages' scripts, as a person's does."""
     page = context.new_page()
     page.goto(f"{url}/login")
     page.get_by_label("Name").fill("root")
@@ -68,24 +69,19 @@ def sign_in(context: BrowserContext, url: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"/admin"))
     page.close()
+    yield context
+    context.close()
 
 
 @pytest.fixture(scope="module")
 def signed_in(url: str, browser: Browser, browser_context_args: dict[str, Any]) -> Iterator[BrowserContext]:
-    """An admin's browser for all tests of this file: it keeps the pages' scripts, as a person's does."""
-    context = browser.new_context(**browser_context_args, accept_downloads=True)
-    sign_in(context, url)
-    yield context
-    context.close()
+    yield from sign_in(browser.new_context(**browser_context_args, accept_downloads=True), url)
 
 
 @pytest.fixture(scope="module")
 def examined(url: str, browser: Browser, browser_context_args: dict[str, Any]) -> Iterator[BrowserContext]:
-    """The same for axe, which needs its script in the page: our CSP forbids that."""
-    context = browser.new_context(**browser_context_args, bypass_csp=True)
-    sign_in(context, url)
-    yield context
-    context.close()
+    """One for axe, which needs its script in the page: our CSP forbids that."""
+    yield from sign_in(browser.new_context(**browser_context_args, bypass_csp=True), url)
 
 
 @pytest.fixture
