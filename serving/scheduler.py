@@ -199,8 +199,8 @@ class Scheduler:
         One that does not fit lets shorter ones pass, but no more than MOST_PASSED: then all wait for it.
         """
         waiting: list[Request] = []
+        longest = self._longest_beside([*running, *newcomers])
         for request in [*queue]:
-            longest = self._longest_beside([*running, *newcomers])
             if room <= 0 or not longest or any(other.num_passed >= MOST_PASSED for other in waiting):
                 return
             if request.most_columns > longest:
@@ -211,6 +211,7 @@ class Scheduler:
             queue.remove(request)
             self._in_flight.append(request)
             newcomers.append(request)
+            longest = self._longest_beside([*running, *newcomers])
             room -= 1
 
     def _longest_beside(self, rows: Sequence[Request]) -> int:
