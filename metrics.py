@@ -131,7 +131,9 @@ def _tell_versions(versions: Mapping[str, VersionStats]) -> Iterator[Metric]:
     yield each("answers_cancelled", "answers nobody waited for", lambda of: of.cancelled, is_counter=True)
     yield each("answers_failed", "answers that broke off", lambda of: of.failed, is_counter=True)
     yield each("tokens_per_second", "mean of the last minute", lambda of: of.tokens_per_s)
-    yield each("requests_waiting", "requests in the queue", lambda of: of.waiting)
+    yield each("requests_waiting", "people's requests in the queue", lambda of: of.waiting)
+    text = "requests that yield to people's: pairs to be written, answers to be scored by the gate"
+    yield each("background_waiting", text, lambda of: of.waiting_background)
     yield each("requests_running", "answers being written", lambda of: of.running)
     yield each("adapter_bytes", "memory of the adapter", lambda of: of.adapter_bytes)
     yield _tell_first_tokens(versions)

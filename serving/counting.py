@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from serving.engine import FIRST_TOKEN_BUCKETS_S, VersionStats
 
 WINDOW_S = 60.0
+
+
+class Work(Protocol):
+    """What a scheduler holds: a request, or an answer to be scored."""
+
+    @property
+    def version(self) -> str: ...
+
+
+class Load(NamedTuple):
+    """What a scheduler holds right now, counted by version; `waiting` are people's requests alone."""
+
+    waiting: Counter[str]
+    waiting_background: Counter[str]
+    running: Counter[str]
+
+
+def count_load(people: Iterable[Work], background: Iterable[Work], running: Iterable[Work]) -> Load:
+    """Count what two queues hold and what is being answered."""
+    return Load(*(Counter(work.version for work in held) for held in (people, background, running)))
 
 
 class VersionCounter:
@@ -40,13 +62,14 @@ class VersionCounter:
         self._first_tokens[bisect.bisect_left(FIRST_TOKEN_BUCKETS_S, waited_s)] += 1
         self._first_token_sum_s += waited_s
 
-    def read(self, waiting: int, running: int, adapter_bytes: int) -> VersionStats:
-        """The figures now."""
+    def read(self, version: str, load: Load, adapter_bytes: int) -> VersionStats:
+        """The figures now, under the name the version has in `load`."""
         now = time.monotonic()
         recent = sum(number for second, number in [*self._recent] if second >= now - WINDOW_S)
         return VersionStats(
-            waiting=waiting,
-            running=running,
+            waiting=load.waiting[version],
+            waiting_background=load.waiting_background[version],
+            running=load.running[version],
             finished=self.finished,
             cancelled=self.cancelled,
             failed=self.failed,

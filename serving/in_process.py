@@ -145,17 +145,15 @@ class InProcessEngine:
 
     def stats(self) -> EngineStats:
         """See `Engine`."""
-        waiting, running, parked = self._scheduler.count()
+        load = self._scheduler.count()
         model = self.base.model
         return EngineStats(
             versions={
-                version: self._scheduler.counter(version).read(
-                    waiting[version], running[version], self._bank.num_bytes(version)
-                )
+                version: self._scheduler.counter(version).read(version, load, self._bank.num_bytes(version))
                 for version in self.versions()
             },
             slots=self._settings.slots,
-            parked=parked,
+            parked=self._scheduler.count_parked(),
             cache_tokens=self._batch.cache_tokens,
             cache_tokens_limit=self._settings.cache_tokens,
             cache_bytes=self._batch.cache_bytes,

@@ -13,11 +13,11 @@ import math
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence, Sized
 
 from serving.batching import DecodeBatch
-from serving.counting import VersionCounter
+from serving.counting import Load, VersionCounter, count_load
 from serving.request import Request
 from serving.scoring import Scoring
 from serving.settings import BatchSettings
@@ -92,12 +92,15 @@ class Scheduler:
             self._changed.notify_all()
         self._thread.join()
 
-    def count(self) -> tuple[Counter[str], Counter[str], int]:
-        """Waiting and running requests by version, and how many were parked."""
+    def count(self) -> Load:
+        """Waiting and running requests by version."""
         with self._changed:
-            waiting = Counter(request.version for request in (*self._people, *self._background))
-            parked = sum(1 for request in self._background if request.token_ids)
-            return waiting, Counter(request.version for request in self._in_flight), parked
+            return count_load(self._people, (*self._background, *self._scorings), self._in_flight)
+
+    def count_parked(self) -> int:
+        """How many background answers were begun and set aside for people."""
+        with self._changed:
+            return sum(1 for request in self._background if request.token_ids)
 
     def counter(self, version: str) -> VersionCounter:
         """The figures of a version; an empty one when it has just left."""

@@ -166,11 +166,9 @@ class VllmEngine:
 
     def stats(self) -> EngineStats:
         """What we sent and got; caches and base are vLLM's own, which has /metrics for them."""
-        waiting, running = self._scheduler.count()
+        load = self._scheduler.count()
         figures = {
-            version: self._scheduler.counter(version).read(
-                waiting[version], running[version], loaded.adapter_bytes
-            )
+            version: self._scheduler.counter(version).read(version, load, loaded.adapter_bytes)
             for version, loaded in [*self._versions.items()]
         }
         return EngineStats(versions=figures, slots=self._slots * self._pool.num_up)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from serving.counting import VersionCounter
+from serving.counting import Load, VersionCounter, count_load
 from serving.request import Request
 from serving.settings import BatchSettings
 from serving.vllm_client import Refused, ReplicaLost
@@ -104,11 +104,10 @@ class VllmScheduler:
             self._changed.wait_for(lambda: not self._holds(version))
             self._counters.pop(version, None)
 
-    def count(self) -> tuple[Counter[str], Counter[str]]:
+    def count(self) -> Load:
         """Waiting and running requests by version."""
         with self._changed:
-            waiting = Counter(work.version for work in (*self._people, *self._background))
-            return waiting, Counter(work.version for work in self._in_flight)
+            return count_load(self._people, self._background, self._in_flight)
 
     def counter(self, version: str) -> VersionCounter:
         """The figures of a version; an empty one when it has just left."""

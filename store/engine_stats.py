@@ -16,10 +16,12 @@ class VersionStats:
     """What one loaded version has done since it was loaded and does now; sizes in bytes.
 
     `first_token_counts` has one entry a bucket and one for slower ones: answers whose first token came within
-    it, counted from the submission. `tokens_per_s` is the mean of the last minute.
+    it, counted from the submission. `tokens_per_s` is the mean of the last minute. `waiting` are people's
+    requests; what waits in the background yields to them and says nothing of how long they wait.
     """
 
     waiting: int = 0
+    waiting_background: int = 0
     running: int = 0
     finished: int = 0
     cancelled: int = 0

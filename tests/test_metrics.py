@@ -20,9 +20,9 @@ BUSY = EngineStats(
     versions={
         "v0": VersionStats(),
         "v1": VersionStats(
-            waiting=3, running=8, finished=40, cancelled=2, failed=1, tokens=1900, tokens_per_s=61.5,
-            first_token_counts=(10, 20, 5, 0, 0, 0, 0, 0, 0, 0, 8), first_token_sum_s=250.5,
-            adapter_bytes=2048,
+            waiting=3, waiting_background=5, running=8, finished=40, cancelled=2, failed=1, tokens=1900,
+            tokens_per_s=61.5, first_token_counts=(10, 20, 5, 0, 0, 0, 0, 0, 0, 0, 8),
+            first_token_sum_s=250.5, adapter_bytes=2048,
         ),
     },
     slots=8, parked=4, cache_tokens=900, cache_tokens_limit=4096, cache_bytes=77, base_bytes=5000,
@@ -57,6 +57,7 @@ def test_each_version_has_its_own_figures(store: Store) -> None:
     assert found["heed_tokens_total", "v0"] == 0
     assert found["heed_tokens_per_second", "v1"] == 61.5
     assert found["heed_requests_waiting", "v1"] == 3
+    assert found["heed_background_waiting", "v1"] == 5
     assert found["heed_requests_running", "v1"] == 8
     ended = [found[f"heed_answers_{how}_total", "v1"] for how in ("finished", "cancelled", "failed")]
     assert ended == [40, 2, 1]

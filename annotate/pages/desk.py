@@ -79,7 +79,8 @@ window.heedCue = text => {
     window.heedNextItem?.();
     if (task && read()[task]) at('restore')?.click();
   }
-  window.heedLocalise(); };
+  window.heedLocalise();
+  document.documentElement.dataset.item = task; };
 """
 
 

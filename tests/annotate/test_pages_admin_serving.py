@@ -32,11 +32,12 @@ def test_the_live_version_comes_first_and_each_says_what_it_is_for() -> None:
 
 def test_a_version_shows_its_speed_first_token_queue_answers_and_memory() -> None:
     busy = VersionStats(
-        waiting=2, running=8, finished=1204, cancelled=31, failed=1, tokens_per_s=412.4,
-        first_token_counts=BEGUN, adapter_bytes=3 << 20,
+        waiting=2, waiting_background=70, running=8, finished=1204, cancelled=31, failed=1,
+        tokens_per_s=412.4, first_token_counts=BEGUN, adapter_bytes=3 << 20,
     )  # fmt: skip
     shown = write_serving(EngineStats(versions={"v1": busy}, slots=8), "v1", {}, NONE_TODAY)
-    for words in ("412", "about 50 ms / 100 ms", "1,204 · 31 stopped", "1 failed", "3.0 MiB"):
+    words_shown = ("412", "about 50 ms / 100 ms", "1,204 · 31 stopped", "1 failed", "3.0 MiB")
+    for words in (*words_shown, "2 · 70 in the background"):
         assert words in shown
     assert "<b>8</b> of 8 slots writing" in shown
 

@@ -34,6 +34,7 @@ from store.records import Completion, Message, Sampling, Task, TaskKind
 from store.rounds import advance_round, create_round
 from store.tasks import add_task, lease_task
 from tests.e2e.conftest import Guard
+from tests.e2e.items import held_task, wait_for_item
 from tests.fakes import make_services
 from tests.running import free_port
 
@@ -192,16 +193,6 @@ def open_page(
         context.close()
 
 
-def held(page: Page) -> str:
-    return page.locator("#task-id textarea, #task-id input").first.input_value()
-
-
-def wait_for_item(page: Page, other_than: str = "") -> str:
-    expect(page.locator("#task-id textarea, #task-id input").first).not_to_have_value(other_than)
-    expect(page.locator("#answer-a")).not_to_be_empty()
-    return held(page)
-
-
 def look(page: Page, name: str) -> None:
     """Pictures wide and on a phone, light and dark; no sideways scrolling, nothing serious for axe."""
     SCREENSHOTS.mkdir(exist_ok=True)
@@ -356,7 +347,7 @@ def test_a_choice_that_was_not_saved_survives_a_reload_and_enter_saves_it(
     expect(page.locator("#not-saved")).to_contain_text("Not saved: B slightly better.")
     expect(page.locator("#comment textarea")).to_have_value("typed before the break")
     expect(page.locator("#k4")).to_have_attribute("aria-pressed", "true")
-    assert held(page) == task.task_id
+    assert held_task(page) == task.task_id
     assert read_judgements(stage.store) == []
     look(page, "not-saved")
     page.keyboard.press("Enter")

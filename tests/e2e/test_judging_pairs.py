@@ -23,6 +23,7 @@ from store.database import Store
 from store.judgements import read_judgements
 from store.records import Judgement
 from tests.e2e.conftest import Guard
+from tests.e2e.items import held_task, wait_for_item
 from tests.running import RunningService
 
 PASSWORD = "heed-test-password"
@@ -82,18 +83,14 @@ class Rater:
         self.said: list[Said] = []
         self.waits_ms: list[float] = []
 
-    @property
-    def task_id(self) -> str:
-        return self.page.locator("#task-id textarea, #task-id input").first.input_value()
-
     def press(self, *keys: str) -> str:
         """Press keys, the last of which saves, and wait for the next item; the task that was judged."""
-        task_id = self.task_id
+        task_id = held_task(self.page)
         for key in keys[:-1]:
             self.page.keyboard.press(key)
         begun = time.perf_counter()
         self.page.keyboard.press(keys[-1])
-        self.wait_for_other(task_id)
+        wait_for_item(self.page, task_id)
         self.waits_ms.append(1000 * (time.perf_counter() - begun))
         return task_id
 
@@ -104,19 +101,10 @@ class Rater:
 
     def tap(self, elem_id: str, said: tuple[str, str | None, int]) -> None:
         """The same with a finger."""
-        task_id = self.task_id
+        task_id = held_task(self.page)
         self.page.locator(f"#{elem_id}").tap()
-        self.wait_for_other(task_id)
+        wait_for_item(self.page, task_id)
         self.said.append(Said(task_id, *said))
-
-    def wait_for_other(self, task_id: str) -> None:
-        """Until another item than `task_id` is on screen."""
-        self.page.wait_for_function(
-            """before => { const held = document.querySelector('#task-id textarea, #task-id input').value;
-                return held && held !== before && document.querySelector('#answer-a').innerText.trim(); }""",
-            arg=task_id,
-            polling=10,
-        )
 
 
 def open_annotate(browser: Browser, guard: Guard, url: str, arguments: dict[str, Any]) -> Page:
@@ -177,7 +165,7 @@ def rate_pairs(rater: Rater, num_pairs: int) -> None:
     page.keyboard.press("u")  # taken back, seen again with what was said, and judged otherwise
     expect(page.locator("#k1")).to_have_attribute("data-before", "")
     expect(page.locator("#status")).to_contain_text("Editing answer from")
-    assert rater.task_id == rater.said[-1].task_id
+    assert held_task(page) == rater.said[-1].task_id
     rater.said.pop()
     rater.rate("5")
 
@@ -214,11 +202,12 @@ def rate_by_touch(rater: Rater) -> None:
     rater.tap("k5", ("prefer", "right", 2))
     rater.tap("k3", ("tie", None, 0))
     rater.tap("k0", ("both_bad", None, 0))
-    page, task_id = rater.page, rater.task_id
+    page = rater.page
+    task_id = held_task(page)
     page.locator("#unsafe-a input").tap()
     page.locator("#skip").tap()
     page.locator("#skip-4").tap()
-    rater.wait_for_other(task_id)
+    wait_for_item(page, task_id)
     rater.said.append(Said(task_id, "skip", reasons=("personal_data",), unsafe=("left",)))
     for elem_id in ("k1", "k5", "k0", "skip", "undo", "add-detail"):
         box = page.locator(f"#{elem_id}").bounding_box()
@@ -257,7 +246,7 @@ def test_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_pressed(
     desk = Rater(open_annotate(browser, guard, service.url, arguments))
     faults = find_faults(desk.page)
     desk.page.keyboard.press("Enter")  # the guidelines are read
-    desk.wait_for_other("")
+    wait_for_item(desk.page)
     faults += find_faults(desk.page)
     rate_pairs(desk, num_pairs)
     assert len(desk.said) == num_pairs
@@ -266,7 +255,7 @@ def test_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_pressed(
 
     hand = open_annotate(browser, guard, service.url, {**arguments, "viewport": PHONE, "has_touch": True})
     touch = Rater(hand)
-    touch.wait_for_other("")
+    wait_for_item(hand)
     faults += find_faults(hand)
     rate_by_touch(touch)
     hand.context.close()

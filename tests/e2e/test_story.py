@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from tests.e2e.conftest import Guard
+from tests.e2e.items import wait_for_item
 from tests.running import RunningService
 
 ROUND_LIMIT_MS = 300_000
@@ -53,14 +54,11 @@ def rate_by_keyboard(page: Page, url: str, count: int) -> None:
     page.wait_for_selector(BOTH_READY)
     expect(page.locator("#start")).to_be_visible()
     page.keyboard.press("Enter")  # the guidelines are read
-    held = page.locator("#task-id textarea, #task-id input").first
+    task = ""
     for _ in range(count):
-        expect(held).not_to_have_value("")
-        expect(page.locator("#k1")).to_be_enabled()
-        task = held.input_value()
+        task = wait_for_item(page, task)
         lengths = [len(page.locator(f"#answer-{side}").inner_text()) for side in "ab"]
         page.keyboard.press("2" if lengths[0] <= lengths[1] else "4")
-        expect(held).not_to_have_value(task)
     expect(page.locator("#status")).to_contain_text(f"{count} today")
 
 

@@ -62,7 +62,8 @@ def read_text(chunks: Iterator[Chunk]) -> str:
 
 
 def count_in_flight(engine: Engine) -> int:
-    return sum(figures.waiting + figures.running for figures in engine.stats().versions.values())
+    held = engine.stats().versions.values()
+    return sum(figures.waiting + figures.waiting_background + figures.running for figures in held)
 
 
 def test_greedy_answers_are_those_of_generate(

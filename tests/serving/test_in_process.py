@@ -246,6 +246,36 @@ def test_unload_frees_the_adapter(engine: InProcessEngine, adapters: dict[str, P
     assert [part() for part in held] == [None] * len(held)
 
 
+def test_a_free_slot_gives_the_next_one_its_first_token_within_a_step(base_dir: Path) -> None:
+    """Six for two slots: whoever waits begins in the very step after the one that freed a slot."""
+    settings = BatchSettings(slots=2)
+    engine = InProcessEngine(BaseSettings(str(base_dir), quantization="none", dtype="float32"), settings)
+    engine.load("v0", None)
+    asked = [
+        Request("v0", engine._text.encode(ask(text)), Sampling(temperature=1, seed=length), length)
+        for text, length in zip(TEXTS, (5, 9, 20, 4, 1, 7), strict=False)
+    ]
+    written: list[list[int]] = []  # after each step, how many tokens each of them has
+    may_go_on, step = threading.Event(), engine._batch.step
+
+    def record_step() -> None:
+        may_go_on.wait(10)
+        step()
+        written.append([len(one.token_ids) for one in asked])
+
+    engine._batch.step = record_step  # type: ignore[method-assign]
+    for one in asked:
+        engine._scheduler.submit(one)
+    may_go_on.set()
+    wait_until(lambda: all(one.has_finished for one in asked))
+    engine.close()
+    histories = [*zip(*written, strict=True)]
+    begun = [next(at for at, number in enumerate(history) if number) for history in histories]
+    ended = sorted(history.index(history[-1]) for history in histories)
+    assert begun[:2] == [0, 0]
+    assert begun[2:] == [at + 1 for at in ended[:4]]
+
+
 def test_a_long_prompt_is_read_in_pieces_beside_a_running_answer(
     base_dir: Path, adapters: dict[str, Path], greedy: Reference
 ) -> None:

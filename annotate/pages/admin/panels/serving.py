@@ -40,7 +40,7 @@ def _write_version(version: str, stats: VersionStats, live: str, states: Mapping
         _write_roles(version, live, states),
         f"{stats.tokens_per_s:,.0f}",
         _write_first_token(stats),
-        f"{stats.waiting:,}",
+        _write_waiting(stats),
         f"{stats.running:,}",
         _write_answers(stats),
         "–" if version == BASE_VERSION else _size(stats.adapter_bytes),
@@ -61,6 +61,11 @@ def _write_first_token(stats: VersionStats) -> str:
     if half is None or most is None:
         return "–"
     return f'<span class="measure">about {_wait(half)} / {_wait(most)}</span>'
+
+
+def _write_waiting(stats: VersionStats) -> str:
+    behind = f" · {stats.waiting_background:,} in the background" if stats.waiting_background else ""
+    return f"{stats.waiting:,}{behind}"
 
 
 def _write_answers(stats: VersionStats) -> str:
