@@ -7,18 +7,17 @@ regular expression.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from serving.peft_defaults import read_default
 from store.errors import HeedError
 
 MAX_RANK = 1024
@@ -33,8 +32,8 @@ MIN_PARENT_RMS = 0.01
 
 FLAGS = ("fan_in_fan_out", "use_rslora")
 # Keys of the config that may differ between rounds; each is checked below or changes nothing at inference.
-_FREE_KEYS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
-_CHECKED_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", *FLAGS}
+FREE_KEYS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
+CHECKED_KEYS = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", *FLAGS}
 
 
 class BadAdapter(HeedError):
@@ -46,11 +45,12 @@ class BadAdapter(HeedError):
 
 def check_config(name: str, config: Mapping[str, Any]) -> None:
     """Raise BadAdapter unless every key is checked here or at PEFT's own default."""
-    defaults = json.loads(json.dumps(LoraConfig().to_dict()))
-    for key in sorted(set(config) - _FREE_KEYS - _CHECKED_KEYS):
-        if key not in defaults:
-            raise BadAdapter(f"adapter {name}: config key {key!r} is unknown")
-        if config[key] != defaults[key]:
+    for key in sorted(set(config) - FREE_KEYS - CHECKED_KEYS):
+        try:
+            default = read_default(key)
+        except KeyError:
+            raise BadAdapter(f"adapter {name}: config key {key!r} is unknown") from None
+        if config[key] != default:
             raise BadAdapter(f"adapter {name}: config {key} {config[key]!r} is not allowed")
     for problem in _find_problems(config):
         raise BadAdapter(f"adapter {name}: config {problem}")

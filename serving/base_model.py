@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from serving.base_text import load_text
@@ -45,7 +44,8 @@ def load_base(settings: BaseSettings) -> BaseModel:
         quantization_config=nf4_config(dtype) if text.quantization == "nf4" else None,
         device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
     ).eval()
-    keep_weights_unpacked(model)
+    if text.quantization == "nf4":
+        keep_weights_unpacked(model)
     lay_weights_for_few_rows(model)
     model.requires_grad_(False)
     _refuse_recurrent(model)
@@ -79,6 +79,8 @@ def keep_weights_unpacked(model: torch.nn.Module) -> None:
     The packed form answers differently from the one training saw (mean KL 2e-6 against 0), and the first
     forward pass would change tensors that every version shares.
     """
+    from bitsandbytes.nn import Linear4bit  # here, for the seconds its import takes
+
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False

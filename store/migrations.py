@@ -213,6 +213,8 @@ def remember_what_was_done_to_people(db: duckdb.DuckDBPyConnection) -> None:
         CREATE TABLE person_acts (
             seq BIGINT PRIMARY KEY, created_at TIMESTAMP NOT NULL, person_id VARCHAR NOT NULL,
             act VARCHAR NOT NULL, actor VARCHAR NOT NULL, reason VARCHAR NOT NULL)""")
+    if db.execute("SELECT applied_seq FROM journal_position WHERE applied_seq > 0").fetchone() is None:
+        return  # nothing has been filled in
     by_events = "SELECT table_name FROM duckdb_columns() WHERE column_name = 'seq' AND NOT internal"
     for (table,) in db.execute(by_events).fetchall():
         db.execute(f"DELETE FROM {table}")

@@ -126,7 +126,8 @@ class Projection:
             self._is_open = True
 
     def _open_file(self) -> None:
-        if self._path is not None and not self._path.exists():
+        is_new = self._path is None or not self._path.exists()
+        if self._path is not None and is_new:
             self._create_file(self._path)
         self._db = _connect(self._path)
         self._writer = self._db.cursor()
@@ -138,7 +139,8 @@ class Projection:
                 f"{self._path} holds {self.applied_seq} events, the journal only {self._journal.last_seq}; "
                 "it was removed or cut, put the journal folder of the newest backup in its place"
             )
-        hash_facts(self._db)  # reads every block, so that damage shows now and not under an annotator's click
+        if not is_new:
+            hash_facts(self._db)  # reads every block: damage shows now and not under an annotator's click
         self._replay()
 
     def _create_file(self, path: Path) -> None:
