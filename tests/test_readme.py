@@ -204,7 +204,9 @@ CHECKS: tuple[tuple[str, Callable[[str, Path], None]], ...] = (
     ("python -m benchmarks.", check_benchmark_flags),
     (
         "python -m pytest -m slow",
-        lambda command, _: check_plain(command + " --collect-only -q tests/store", ROOT),
+        lambda command, _: check_plain(
+            command + " --collect-only -q tests/store/test_queue_properties.py", ROOT
+        ),
     ),
     ("python app.py", check_plain),
 )

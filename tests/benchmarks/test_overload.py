@@ -35,6 +35,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     built.close()
 
 
+@pytest.mark.slow
 def test_whoever_is_told_to_wait_is_answered_when_they_come_back(service: Service) -> None:
     annotators = add_people(service.parts.store, ANNOTATORS)
     testers = add_people(service.parts.store, CLIENTS, "tester", first=ANNOTATORS)

@@ -18,10 +18,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.conftest import Guard
 from tests.e2e.crowd import PASSWORD
+from tests.e2e.pictures import take_picture
 from tests.running import ROOT, free_port
 
 START_LIMIT_S = 120.0
-SCREENSHOTS = Path("screenshots")
 SIZES = {"desktop": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 # Each tab with an element that only its own reading of the store fills, and what that must say.
 TABS = {
@@ -132,10 +132,9 @@ def test_a_tab_reads_the_store_fits_a_phone_and_has_no_serious_fault(
     open_tab(page, url, tab, theme)
     expect(page.get_by_role("tab", name=tab.capitalize())).to_have_attribute("aria-selected", "true")
     faults = serious_faults(page)
-    SCREENSHOTS.mkdir(exist_ok=True)
     for size, viewport in SIZES.items():
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
-        page.screenshot(path=SCREENSHOTS / f"admin-{tab}-{size}-{theme}.png", full_page=True)
+        take_picture(page, f"admin-{tab}-{size}-{theme}", full_page=True)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= viewport["width"], f"{tab} scrolls sideways at {viewport['width']} px: {width}"
     page.close()

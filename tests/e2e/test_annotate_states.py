@@ -1,7 +1,7 @@
 """The annotate page in each of its states, in a real browser over a real store: what it says, how it looks.
 
 The model is left out, so that a test can hold every state still; axe reads each one, and pictures of all are
-left in `screenshots/`.
+taken on request (pictures.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,11 +34,11 @@ from store.rounds import advance_round, create_round
 from store.tasks import add_task, lease_task
 from tests.e2e.conftest import Guard
 from tests.e2e.items import held_task, wait_for_item
+from tests.e2e.pictures import take_picture
 from tests.fakes import make_services
 from tests.running import free_port
 
 PASSWORD = "heed-demo-password"
-SCREENSHOTS = Path("screenshots")
 READY = "html[data-hotkeys=ready]"
 SIZES = {"wide": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
 ALIKE = (
@@ -195,13 +194,12 @@ def open_page(
 
 def look(page: Page, name: str) -> None:
     """Pictures wide and on a phone, light and dark; no sideways scrolling, nothing serious for axe."""
-    SCREENSHOTS.mkdir(exist_ok=True)
     faults: list[str] = []
     for theme in ("light", "dark"):
         page.evaluate(f"document.body.classList.toggle('dark', {'true' if theme == 'dark' else 'false'})")
         for size, viewport in SIZES.items():
             page.set_viewport_size(viewport)  # type: ignore[arg-type]
-            page.screenshot(path=SCREENSHOTS / f"annotate-{name}-{size}-{theme}.png")
+            take_picture(page, f"annotate-{name}-{size}-{theme}")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= viewport["width"], f"{name} scrolls sideways at {viewport['width']} px: {width}"
             if name != "item" and (size == "phone" or theme == "dark"):

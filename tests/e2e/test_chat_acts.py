@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +17,10 @@ from store.judgements import read_judgements
 from store.labels import TrainingRows, build_rows
 from store.records import Completion, Judgement
 from tests.e2e.conftest import Guard
+from tests.e2e.pictures import take_picture
 from tests.running import RunningService
 
 PATIENCE_MS = 60_000  # a shared machine may be busy; nothing here asserts a time
-SCREENSHOTS = Path("screenshots")
 SIZES = ({"width": 1280, "height": 800}, {"width": 390, "height": 844})
 
 
@@ -87,12 +86,11 @@ def learned(service: RunningService) -> tuple[list[Completion], TrainingRows, li
 
 
 def take_pictures(page: Page, name: str) -> None:
-    SCREENSHOTS.mkdir(exist_ok=True)
     for theme in ("light", "dark"):
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
         for size in SIZES:
             page.set_viewport_size(size)  # type: ignore[arg-type]
-            page.screenshot(path=SCREENSHOTS / f"chat-{name}-{size['width']}-{theme}.png")
+            take_picture(page, f"chat-{name}-{size['width']}-{theme}")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= size["width"], f"{name} scrolls sideways: {width}"
     page.evaluate("document.body.classList.remove('dark')")
