@@ -57,6 +57,7 @@ class Case:
     flags: tuple[str, ...]
     pairs: Path
     held_out: Path
+    equal_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +69,26 @@ class Sizes:
     epochs: int
     repeats: int
     equal_steps: int
+    bf16_pairs: int
 
 
 def prepare_cases(names: Sequence[str], sizes: Sizes, folder: Path) -> list[Case]:
     """Models and pairs on disk; the random model is built once for its three precisions."""
     models = {CASES[name][0] for name in names}
     folders = {"starter": STARTER, "h256": build_h256(folder / "h256") if "h256" in models else folder}
-    files = {}
-    for model in models:
-        make = make_starter_pairs if model == "starter" else make_word_pairs
-        pairs = make(sizes.pairs + sizes.held_out)
-        files[model] = (
-            write_pairs(folder / f"{model}.jsonl", pairs[: sizes.pairs]),
-            write_pairs(folder / f"{model}-held-out.jsonl", pairs[sizes.pairs :]),
-        )
     cases = []
     for name in names:
         model, dtype, is_nf4 = CASES[name]
+        num_pairs, num_held_out, equal_steps = sizes.pairs, sizes.held_out, sizes.equal_steps
+        if dtype == "bfloat16" and sizes.bf16_pairs < num_pairs:
+            num_pairs = num_held_out = sizes.bf16_pairs
+            equal_steps = 2
+        make = make_starter_pairs if model == "starter" else make_word_pairs
+        pairs = make(num_pairs + num_held_out)
         flags = ("--model", str(folders[model]), "--dtype", dtype, *(["--nf4"] if is_nf4 else []))
-        cases.append(Case(name, flags, *files[model]))
+        trained = write_pairs(folder / f"{name}.jsonl", pairs[:num_pairs])
+        held_out = write_pairs(folder / f"{name}-held-out.jsonl", pairs[num_pairs:])
+        cases.append(Case(name, flags, trained, held_out, equal_steps))
     return cases
 
 
@@ -120,7 +122,7 @@ def measure(case: Case, ways: Sequence[str], sizes: Sizes) -> dict[str, Any]:
             took = runs[way][-1]["ms_per_pair"]
             say(f"{case.name}, turn {turn + 1}, {way}: {took:.1f} ms a pair")
     measured: dict[str, Any] = {way: _combine(found) for way, found in runs.items()}
-    measured["loss_difference"] = compare_losses(case, sizes.equal_steps)
+    measured["loss_difference"] = compare_losses(case)
     return measured
 
 
@@ -131,9 +133,9 @@ def _combine(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return combined | {"ms_low": min(times), "ms_high": max(times)}
 
 
-def compare_losses(case: Case, steps: int) -> float:
+def compare_losses(case: Case) -> float:
     """The largest difference of a step's loss, TRL's against ours: same pairs and order, no dropout."""
-    flags = ("--in-order", "--steps", str(steps), "--learning-rate", "1e-3")
+    flags = ("--in-order", "--steps", str(case.equal_steps), "--learning-rate", "1e-3")
     theirs, ours = (run_way(way, case, *flags)["losses"] for way in ("stock", "ours"))
     say(f"{case.name}: losses {ours[0]:.6f} to {ours[-1]:.6f}")
     return max(abs(one - other) for one, other in zip(theirs, ours, strict=True))
@@ -186,11 +188,13 @@ def main() -> None:
     add("--pairs", type=int, default=64, help="pairs to train on (default: 64)")
     add("--epochs", type=int, default=3, help="(default: 3)")
     add("--repeats", type=int, default=3, help="turns of every way (default: 3)")
+    add("--bf16-pairs", type=int, help="fewer for bfloat16, which a CPU without AVX512-BF16 emulates")
     add("--quick", action="store_true", help="16 pairs, two epochs, one turn: shows that it runs")
     told = parser.parse_args()
-    sizes = Sizes(told.pairs, 64, told.epochs, told.repeats, equal_steps=8)
+    bf16_pairs = told.bf16_pairs or told.pairs
+    sizes = Sizes(told.pairs, 64, told.epochs, told.repeats, equal_steps=8, bf16_pairs=bf16_pairs)
     if told.quick:
-        sizes = Sizes(pairs=16, held_out=16, epochs=2, repeats=1, equal_steps=3)
+        sizes = Sizes(pairs=16, held_out=16, epochs=2, repeats=1, equal_steps=3, bf16_pairs=16)
     measured = {}
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {sizes}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
