@@ -32,7 +32,13 @@ from trainer.stopping import STOPPED, Stopped, Stopping
 # Libraries that load torch are imported inside functions: a cancel must work, and threads and the hub must be
 # settled, in the seconds before they are there.
 if TYPE_CHECKING:
-    from trainer.preferences import Notice
+    from collections.abc import Sequence
+
+    from trainer.labels import Labels
+    from trainer.progress import ProgressLog
+    from trainer.publish import Training
+    from trainer.qlora import LoadedBase
+    from trainer.stages import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -45,93 +51,87 @@ def run_round(folder: Path, plan: RoundPlan, stopping: Stopping, heartbeat: Hear
 
     Raises when no verdict can be reached.
     """
-    from trainer.answers import prepare_answers
-    from trainer.gate import run_gate
     from trainer.guarded import begin_guarded
+    from trainer.labels import read_labels
     from trainer.library import leave_group
-    from trainer.preferences import (
-        count_notices,
-        prepare_pairs,
-        prepare_ratings,
-        read_pairs,
-        read_ratings,
-    )
-    from trainer.probes import choose_prompts
-    from trainer.progress import ProgressLog, ProgressTeller
-    from trainer.proving import make_proof
-    from trainer.publish import Training, publish_candidate, read_packages, save_adapter, write_json
+    from trainer.publish import Training, read_packages, save_adapter
     from trainer.qlora import load_base
     from trainer.stages import plan_stages, train
-    from trainer.tally import tally
 
     if has_verdict(folder):
         return
-    progress = (
-        ProgressLog(folder / "progress.jsonl", ProgressTeller())
-        if is_first_process()
-        else ProgressLog(Path(os.devnull))
-    )
+    progress = open_progress(folder)
     progress.start("prepare")
-    settings, snapshot = plan.trainer, folder / "snapshot"
-    base = load_base(plan.base, settings.sharding)
+    base = load_base(plan.base, plan.trainer.sharding)
     base.model.get_input_embeddings().register_forward_hook(heartbeat.beat)
     live = check_live_adapter(plan, base.fingerprint, folder)
     logger.info("base %s is loaded (%s, %s)", base.name, base.quantization, base.dtype)
+    labels = read_labels(folder / "snapshot", base.tokenizer, plan.trainer)
+    labels.tell(progress)
 
-    pair_rows, holdout_rows = read_pairs(snapshot / "pairs.parquet"), read_pairs(snapshot / "holdout.parquet")
-    rating_rows = read_ratings(snapshot / "ratings.parquet")
-    pairs = prepare_pairs(pair_rows, base.tokenizer, settings.max_length)
-    holdout = prepare_pairs(holdout_rows, base.tokenizer, settings.max_length)
-    ratings = prepare_ratings(
-        rating_rows, base.tokenizer, settings.max_length, settings.kto_batch_size, settings.seed
-    )
-    answers = prepare_answers(pair_rows, rating_rows, base.tokenizer, settings)
-    for name, num_rows, notices in (
-        ("pairs", len(pairs.rows), pairs.notices),
-        ("holdout", len(holdout.rows), holdout.notices),
-        ("ratings", len(ratings.rows), ratings.notices),
-        ("answers", len(answers.rows), answers.notices),
-    ):
-        log_notices(name, notices)
-        progress.note("prepare", "rows", set=name, used=num_rows, notices=count_notices(notices))
-
-    stages = plan_stages(settings, base.tokenizer, pairs, ratings, answers)
-    if is_first_process():
-        accounts = {stage.name: stage.account for stage in stages}
-        accounts["holdout"] = tally([row.row_id for row in holdout.rows], holdout.notices)
-        report = {name: account.as_json() for name, account in accounts.items()}
-        write_json(folder / "training_report.json", report)
-    packages, data_sha256 = read_packages(), hash_snapshot(snapshot)
-    told = progress, stopping, holdout.rows, pairs.rows
+    stages = plan_stages(plan.trainer, base.tokenizer, labels.pairs, labels.ratings, labels.answers)
+    account_for_rows(folder, stages, labels)
+    packages, data_sha256 = read_packages(), hash_snapshot(folder / "snapshot")
+    told = progress, stopping, labels.holdout.rows, labels.pairs.rows
     guarded = begin_guarded(folder, plan, base.fingerprint, data_sha256, packages, *told, live=live)
     policy = train(plan, base, live, stages, guarded)
     says = {stage.name: guarded.say(stage.name, stage.describe()) for stage in stages}
     progress.note("trained", "stages", **says)
+
     leave_group()
     if not is_first_process():
         return
-    draft = folder / "candidate.tmp"
-    save_adapter(policy, draft)
+    save_adapter(policy, folder / "candidate.tmp")
     policy.unload()  # the gate measures the files, not what happens to be in memory
-    if settings.sharding != "none":
+    if plan.trainer.sharding != "none":
         base = load_base(plan.base)  # the others have left: a share of the base answers nothing
+    judge_candidate(folder, plan, base, live, labels, Training(says, data_sha256, packages), progress)
+
+
+def open_progress(folder: Path) -> ProgressLog:
+    """Where a round says how far it is; only the first of several processes is heard."""
+    from trainer.progress import ProgressLog, ProgressTeller
+
+    if is_first_process():
+        return ProgressLog(folder / "progress.jsonl", ProgressTeller())
+    return ProgressLog(Path(os.devnull))
+
+
+def account_for_rows(folder: Path, stages: Sequence[Stage], labels: Labels) -> None:
+    """Write training_report.json: of each stage what it uses, and what became of every other row."""
+    from trainer.publish import write_json
+
+    if is_first_process():
+        report = {stage.name: stage.account.as_json() for stage in stages}
+        write_json(folder / "training_report.json", report | {"holdout": labels.account_for_holdout()})
+
+
+def judge_candidate(
+    folder: Path,
+    plan: RoundPlan,
+    base: LoadedBase,
+    live: Path | None,
+    labels: Labels,
+    training: Training,
+    progress: ProgressLog,
+) -> None:
+    """Compare candidate.tmp with the live policy and leave both: the candidate, then the verdict on it."""
+    from trainer.gate import run_gate
+    from trainer.probes import choose_prompts
+    from trainer.proving import make_proof
+    from trainer.publish import publish_candidate, write_json
 
     progress.start("evaluate")
-    asked = [row.messages for row in (*holdout_rows, *pair_rows)] + [row.messages for row in rating_rows]
-    prompts = choose_prompts(asked, base.tokenizer, plan.gate, settings.max_length)
-    verdict = run_gate(
-        base,
-        draft,
-        live,
-        holdout.rows,
-        prompts,
-        plan.gate,
-        lambda done, of: progress.step("evaluate", done, of),
-    )
-    training = Training(says, data_sha256, packages)
+    draft = folder / "candidate.tmp"
+    prompts = choose_prompts(labels.asked, base.tokenizer, plan.gate, plan.trainer.max_length)
+
+    def tell(done: int, of: int) -> None:
+        progress.step("evaluate", done, of)
+
+    verdict = run_gate(base, draft, live, labels.holdout.rows, prompts, plan.gate, tell)
     proof = make_proof(base, draft)
     publish_candidate(draft, folder / "candidate", plan, base, training, verdict, proof)
-    write_json(folder / "round.json", asdict(plan) | {"packages": packages})
+    write_json(folder / "round.json", asdict(plan) | {"packages": training.packages})
     write_json(folder / "gate.json", verdict.as_json())
     remove_work(folder)
     logger.info("round %s: %s: %s", plan.round_id, verdict.decision, verdict.reason)
@@ -151,16 +151,6 @@ def has_verdict(folder: Path) -> bool:
     if is_first_process():
         shutil.rmtree(folder / "candidate")
     return False
-
-
-def log_notices(name: str, notices: tuple[Notice, ...]) -> None:
-    """Name every row that was cut or left out, and count the reasons."""
-    from trainer.preferences import count_notices
-
-    for notice in notices:
-        logger.info("%s: row %s %s", name, notice.row_id, notice.what)
-    for what, count in count_notices(notices).items():
-        logger.warning("%s: %d times %s", name, count, what)
 
 
 def check_live_adapter(plan: RoundPlan, fingerprint: str, directory: Path) -> Path | None:

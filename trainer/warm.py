@@ -10,6 +10,7 @@ happens, and takes its round along.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 from trainer.round import PR_SET_PDEATHSIG, main, volunteer_for_oom_killer
 
 # What run_round imports when it runs; the library trainers come with the stages.
-PRELOADED = ("gate", "preferences", "probes", "progress", "proving", "publish", "qlora", "stages")
+PRELOADED = ("gate", "guarded", "labels", "probes", "progress", "proving", "publish", "qlora", "stages")
 
 
 def preload() -> None:
@@ -31,6 +32,9 @@ def preload() -> None:
     whatever lock they held."""
     for name in PRELOADED:
         importlib.import_module(f"trainer.{name}")
+    # A collection in the child would otherwise walk every object of the libraries, and so copy their pages.
+    gc.collect()
+    gc.freeze()
     if (running := count_threads()) > 1:
         raise RuntimeError(f"the training libraries started {running - 1} threads; a fork is not safe")
 

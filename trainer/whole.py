@@ -18,10 +18,10 @@ import torch
 
 from store.errors import BadValue
 from trainer.dpo import build_pair_trainer, pair_dataset
+from trainer.labels import log_notices
 from trainer.pair_trainer import PairTrainer
 from trainer.preferences import TrainingPair, prepare_pairs, read_pairs
 from trainer.qlora import LoadedBase, PolicyStart, load_base
-from trainer.round import log_notices
 from trainer.settings import BaseModel, TrainerSettings
 
 logger = logging.getLogger(__name__)

@@ -320,7 +320,8 @@ def test_the_figures_say_what_was_answered() -> None:
         scheduler.submit(one)
     for one in asked:
         read(one)
-    first, second = (scheduler.counter(version).read(0, 0, 0) for version in ("v1", "v2"))
+    load = scheduler.count()
+    first, second = (scheduler.counter(version).read(version, load, 0) for version in ("v1", "v2"))
     assert (first.tokens, first.finished, second.tokens, second.finished) == (5, 2, 5, 1)
     assert (sum(first.first_token_counts), sum(second.first_token_counts)) == (1, 1)
     assert first.tokens_per_s > 0
