@@ -129,6 +129,7 @@ def read_own_answers(policies: Path) -> dict[tuple[str, str], str]:
     return expected
 
 
+@pytest.mark.slow  # tests/serving/test_policies.py swaps under load in seconds
 def test_no_answer_fails_or_mixes_versions_while_five_are_promoted(service: RunningService) -> None:
     answers, stop = Answers(), threading.Event()
     with service.client() as admin:
