@@ -39,6 +39,8 @@ WARM_S = 5.0
 IDLE_S = 20.0
 LOOK_AGAIN_S = 0.2
 TRAINS = ("training", "evaluating")
+# The planted labels are all alike: at the usual rate the policy runs away and the drift guard ends the round.
+CALM = {"HEED_TRAINER__LEARNING_RATE": "1e-6"}
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ def run_training(data: Path, num_labels: int = 600, told: Mapping[str, str] | No
     """Measure, print a table, and return the figures for the last line; `told` are `HEED_` variables."""
     questions = read_questions()
     plant_labels(data, questions, num_labels)
-    with run_service(data, told) as (url, token), HeedClient(url, token) as admin:
+    with run_service(data, CALM | dict(told or {})) as (url, token), HeedClient(url, token) as admin:
         tokens = [admin.add_person(f"tester {number}", "tester") for number in range(NUM_STREAMS)]
         chat, is_over = Chat(), threading.Event()
         port = int(url.rpartition(":")[2])
