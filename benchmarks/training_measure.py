@@ -69,7 +69,7 @@ def report(way: str, clock: Clock, reference_s: float, num_pairs: int, accuracy:
 
 
 def peak_mib() -> float:
-    """The most this process ever held, with the libraries. Not `ru_maxrss`, which a child has from its parent."""
+    """The most this process ever held, with the libraries; `ru_maxrss` would begin at its parent's."""
     told = Path("/proc/self/status").read_text("ascii")
     return next(int(line.split()[1]) for line in told.splitlines() if line.startswith("VmHWM:")) / 1024
 
