@@ -84,7 +84,7 @@ def test_a_forked_round_leads_its_own_session_politely_and_goes_first_when_memor
     log = str(tmp_path / "log.txt")
     assert [files[name] for name in "012"] == [os.devnull, log, log]
     assert not [name for name, file in files.items() if file.startswith("socket")]
-    stop(forked, 10)
+    stop(forked, signal.SIGTERM, 10)
 
 
 def test_sigterm_stops_a_forked_round_so_that_it_can_go_on(shared, tmp_path):
