@@ -47,12 +47,16 @@ def fork_round(folder: Path) -> int:
 
 def start_round(folder: Path) -> int:
     """A round's process as the service starts it; its pid."""
+    return spawn([sys.executable, "-m", "trainer.round", str(folder)], folder)
+
+
+def spawn(command: list[str], folder: Path) -> int:
+    """A process that writes the round's log; its pid."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
     with (folder / "log.txt").open("ab") as log:
-        command = [sys.executable, "-m", "trainer.round", str(folder)]
         into = [(os.POSIX_SPAWN_DUP2, log.fileno(), stream) for stream in (1, 2)]
         # No Popen: it would complain that nobody waits for it, and the tests wait for its pid.
-        return os.posix_spawn(sys.executable, command, environment, file_actions=into)
+        return os.posix_spawn(command[0], command, environment, file_actions=into)
 
 
 def signal_at(pid: int, folder: Path, moment: Moment, number: int = signal.SIGKILL) -> int:

@@ -22,6 +22,7 @@ from tests.trainer.killing import (
     events,
     reached,
     signal_at,
+    spawn,
     start_round,
     tensors,
     wait,
@@ -226,8 +227,9 @@ def test_a_place_that_no_file_system_knows_is_refused() -> None:
 def test_a_real_round_that_is_carried_and_killed_ends_with_the_same_tensors(
     server: str, tmp_path: Path, base_folder: Path
 ) -> None:
-    trainer = TrainerSettings(learning_rate=1e-3, rank=8, alpha=16, epochs=3, batch_size=4, max_length=256)
-    guards = GuardSettings(save_steps=2, save_minutes=0, min_holdout_pairs=10, patience=50)
+    # Long enough that it still trains when the signal has come across.
+    trainer = TrainerSettings(learning_rate=1e-4, rank=8, alpha=16, epochs=40, batch_size=4, max_length=256)
+    guards = GuardSettings(save_steps=20, save_minutes=0, min_holdout_pairs=10, patience=50)
     gate = GateSettings(num_prompts=2, max_tokens=8)
     plan = RoundPlan("r1", "v1", "v0", BaseModel(str(base_folder)), trainer=trainer, gate=gate, guards=guards)
     folders = [tmp_path / "carried", tmp_path / "at-home"]
@@ -239,9 +241,8 @@ def test_a_real_round_that_is_carried_and_killed_ends_with_the_same_tensors(
 
     far = ["env", f"HEED_CARRIED={tmp_path / 'far'}", f"PYTHONPATH={REPOSITORY}", sys.executable]
     command = [sys.executable, "-m", "trainer.carry", server, *far, "-m", "trainer.round", str(carried)]
-    with (carried / "log.txt").open("ab") as log:
-        near = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
-    assert signal_at(near.pid, carried, reached("dpo", 5), signal.SIGTERM) == STOPPED, read_log(carried)
+    near = spawn(command, carried)
+    assert signal_at(near, carried, reached("dpo", 5), signal.SIGTERM) == STOPPED, read_log(carried)
     assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
     assert events(carried, "resumed")
     assert are_equal(tensors(carried), tensors(at_home))
