@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page
 
-PATIENCE_MS = 30_000
+from tests.e2e.conftest import PATIENCE_MS
 
 # An item is on screen once its id has changed; panels of the last one may still be open and take the keys.
 # The page names the item in `data-item` when that is settled.
