@@ -31,6 +31,7 @@ from transformers.distributed import DistributedConfig
 from store.chat_templates import read_chat_template
 from store.errors import BadValue
 from store.fingerprint import base_fingerprint, resolve_precision
+from trainer.cpu_products import widen_products
 from trainer.settings import BaseModel, Sharding, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ def load_base(base: BaseModel, sharding: Sharding = "none") -> LoadedBase:
         **place_base(quantization, sharding),
     )
     forbid_cpu_repacking(model)
+    if sharding == "none":
+        widen_products(model)
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,

@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.e2e.accessible import find_faults
 from tests.e2e.conftest import Guard
 from tests.e2e.crowd import PASSWORD
 from tests.e2e.pictures import take_picture
@@ -105,15 +105,6 @@ def pick(page: Page, dropdown: str, label: str) -> None:
     page.get_by_role("option", name=re.compile(rf"^\W*{re.escape(label)}")).first.click()
 
 
-def serious_faults(page: Page) -> list[str]:
-    violations = Axe().run(page).response["violations"]
-    return [
-        f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')[:200]}"
-        for v in violations
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
 # The fullest tabs, and in the dark the one with the most colours; the others by `-m slow`.
 QUICK = {("overview", "light"), ("rounds", "light"), ("quality", "dark")}
 LOOKS = [
@@ -131,7 +122,7 @@ def test_a_tab_reads_the_store_fits_a_phone_and_has_no_serious_fault(
     guard.watch(page)
     open_tab(page, url, tab, theme)
     expect(page.get_by_role("tab", name=tab.capitalize())).to_have_attribute("aria-selected", "true")
-    faults = serious_faults(page)
+    faults = find_faults(page)
     for size, viewport in SIZES.items():
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
         take_picture(page, f"admin-{tab}-{size}-{theme}", full_page=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import uvicorn
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from annotate.services import Services
@@ -32,6 +31,7 @@ from store.prompts import NewPrompt, add_prompts
 from store.records import Completion, Message, Sampling, Task, TaskKind
 from store.rounds import advance_round, create_round
 from store.tasks import add_task, lease_task
+from tests.e2e.accessible import find_faults
 from tests.e2e.conftest import Guard
 from tests.e2e.items import held_task, wait_for_item
 from tests.e2e.pictures import take_picture
@@ -204,9 +204,7 @@ def look(page: Page, name: str) -> None:
             assert width <= viewport["width"], f"{name} scrolls sideways at {viewport['width']} px: {width}"
             if name != "item" and (size == "phone" or theme == "dark"):
                 continue  # the same elements and the same colours; minutes less
-            for fault in Axe().run(page).response["violations"]:
-                if fault["impact"] in ("serious", "critical"):
-                    faults.append(f"{size} {theme} {fault['id']}: {fault['nodes'][0]['html'][:200]}")
+            faults += [f"{size} {theme} {fault}" for fault in find_faults(page)]
     page.set_viewport_size(SIZES["wide"])  # type: ignore[arg-type]
     page.evaluate("document.body.classList.remove('dark')")
     assert not faults, "\n".join(faults)

@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from store.completions import read_completion
@@ -16,10 +15,12 @@ from store.database import Store
 from store.judgements import read_judgements
 from store.labels import TrainingRows, build_rows
 from store.records import Completion, Judgement
+from tests.e2e.accessible import find_faults_of_twin
 from tests.e2e.conftest import Guard
 from tests.e2e.pictures import take_picture
 from tests.running import RunningService
 
+SPOKEN = "html[data-hotkeys=ready] #chatbot .user.message"  # the conversation is there
 PATIENCE_MS = 60_000  # a shared machine may be busy; nothing here asserts a time
 SIZES = ({"width": 1280, "height": 800}, {"width": 390, "height": 844})
 
@@ -97,30 +98,8 @@ def take_pictures(page: Page, name: str) -> None:
     page.set_viewport_size(SIZES[0])  # type: ignore[arg-type]
 
 
-def serious_faults(browser: Browser, page: Page, context_args: dict[str, Any]) -> list[str]:
-    """axe needs its script in the page, which our CSP forbids: a second context with the same session."""
-    context = browser.new_context(**context_args, bypass_csp=True, storage_state=page.context.storage_state())
-    twin = context.new_page()
-    twin.goto(page.url)
-    twin.wait_for_selector("html[data-hotkeys=ready]")
-    expect(twin.locator("#chatbot .user.message").first).to_be_visible()
-    violations = Axe().run(twin).response["violations"]
-    context.close()
-    return [
-        f"{v['id']}: {v['nodes'][0]['html'][:200]}"
-        for v in violations
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright's own sockets at the end of a context
-def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
-    service: RunningService, browser: Browser, browser_context_args: dict[str, Any], guard: Guard
-) -> None:
-    page = open_chat(service, browser, guard, browser_context_args)
-    take_pictures(page, "empty")
-
-    # Thumbs with chips: saved at once, explained afterwards, switched, and the last one stands.
+def rate_and_explain(page: Page) -> None:
+    """A thumb is saved at once and explained afterwards."""
     ask(page, "What is the capital of France?")
     page.keyboard.press("j")
     expect(page.get_by_role("button", name="Disliked", exact=True)).to_have_count(1)
@@ -129,12 +108,13 @@ def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
     take_pictures(page, "thumb-down")
     page.locator("#save-reasons").click()
     expect(last_answer(page)).to_contain_text("Too long · “one word would do”")
-    rated = text_of(page)
 
-    # Retry keeps the old answer and asks which is better.
+
+def retry_and_compare(page: Page) -> None:
+    """The old answer is kept, and the page asks which is better."""
+    rated = text_of(page)
     retry(page)
     expect(last_answer(page)).to_contain_text("2 of 2")
-    new = text_of(page)
     take_pictures(page, "retry")
     page.locator("#better-new").click()
     expect(page.locator("#chat-says")).to_contain_text("the new answer is better")
@@ -144,7 +124,10 @@ def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
     last_answer(page).get_by_role("button", name="Next answer").click()
     expect(last_answer(page)).to_contain_text("2 of 2")
 
-    # An edit beats the answer, and the conversation goes on from it.
+
+def edit_and_go_on(page: Page) -> None:
+    """An edit beats the answer, and the conversation goes on from it."""
+    new = text_of(page)
     last_answer(page).get_by_role("button", name="Edit").click()
     expect(page.locator("#edited textarea")).to_have_value(new)
     page.locator("#edited textarea").fill("Paris, of course.")
@@ -155,7 +138,9 @@ def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
     page.keyboard.press("k")
     expect(page.get_by_role("button", name="Liked", exact=True)).to_have_count(1)
 
-    # Side by side: two at once, blind, voted by a key; then the other question, left where it was.
+
+def vote_side_by_side(browser: Browser, page: Page, context_args: dict[str, Any]) -> None:
+    """Two answers at once, blind, voted by a key."""
     page.get_by_label("Side by side").check(force=True)
     page.locator("#message textarea").fill("And of Italy?")
     page.keyboard.press("Enter")
@@ -163,22 +148,26 @@ def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
     page.keyboard.press("Escape")
     assert "v0" not in page.locator("#duel").inner_text()
     take_pictures(page, "side-by-side")
-    assert not serious_faults(browser, page, browser_context_args)
+    assert not find_faults_of_twin(browser, page, context_args, SPOKEN)
     page.keyboard.press("4")
     expect(page.locator("#voted")).to_contain_text("B slightly better")
     expect(last_answer(page)).to_contain_text("v0")
     take_pictures(page, "voted")
 
-    # A reload brings everything back.
+
+def reload_and_compare(browser: Browser, page: Page, context_args: dict[str, Any]) -> None:
+    """A reload brings everything back."""
     before = page.locator("#chatbot .message-wrap").inner_text()
     page.reload()
     page.wait_for_selector("html[data-hotkeys=ready]")
     expect(page.locator("#voted")).to_contain_text("B slightly better")
     assert page.locator("#chatbot .message-wrap").inner_text() == before
     expect(page.get_by_role("button", name="Liked", exact=True)).to_have_count(1)
-    assert not serious_faults(browser, page, browser_context_args)
+    assert not find_faults_of_twin(browser, page, context_args, SPOKEN)
 
-    # A question asked anew leaves the later turns on their branch.
+
+def ask_anew(page: Page) -> None:
+    """A question asked anew leaves the later turns on their branch."""
     page.locator("#chatbot .user.message").first.get_by_role("button", name="Edit").click()
     page.locator("#edited textarea").fill("What is the capital of Peru?")
     page.locator("#ask-anew").click()
@@ -189,6 +178,19 @@ def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
     page.get_by_role("button", name="Previous question").click()
     expect(page.locator("#chatbot .user.message")).to_have_count(3)
 
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright's own sockets at the end of a context
+def test_thumbs_edits_retries_and_votes_come_back_and_are_exported(
+    service: RunningService, browser: Browser, browser_context_args: dict[str, Any], guard: Guard
+) -> None:
+    page = open_chat(service, browser, guard, browser_context_args)
+    take_pictures(page, "empty")
+    rate_and_explain(page)
+    retry_and_compare(page)
+    edit_and_go_on(page)
+    vote_side_by_side(browser, page, browser_context_args)
+    reload_and_compare(browser, page, browser_context_args)
+    ask_anew(page)
     page.context.close()
 
     spoken, rows, judgements = learned(service)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from store.database import Store
 from store.judgements import read_judgements
 from store.records import Judgement
+from tests.e2e.accessible import find_faults
 from tests.e2e.conftest import Guard
 from tests.e2e.items import held_task, wait_for_item
 from tests.running import RunningService
@@ -118,17 +118,12 @@ def open_annotate(browser: Browser, guard: Guard, url: str, arguments: dict[str,
     return page
 
 
-def find_faults(page: Page) -> list[str]:
+def find_faults_of_themes(page: Page) -> list[str]:
     """What axe calls serious or critical, light and dark."""
     found = []
     for theme in ("light", "dark"):
         page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
-        violations = Axe().run(page).response["violations"]
-        found += [
-            f"{theme} {v['id']}: {v['nodes'][0]['html'][:200]}"
-            for v in violations
-            if v["impact"] in ("serious", "critical")
-        ]
+        found += [f"{theme} {fault}" for fault in find_faults(page)]
     page.evaluate("document.body.classList.remove('dark')")
     return found
 
@@ -244,10 +239,10 @@ def test_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_pressed(
 
     arguments = {**browser_context_args, "bypass_csp": True}
     desk = Rater(open_annotate(browser, guard, service.url, arguments))
-    faults = find_faults(desk.page)
+    faults = find_faults_of_themes(desk.page)
     desk.page.keyboard.press("Enter")  # the guidelines are read
     wait_for_item(desk.page)
-    faults += find_faults(desk.page)
+    faults += find_faults_of_themes(desk.page)
     rate_pairs(desk, num_pairs)
     assert len(desk.said) == num_pairs
     expect(desk.page.locator("#status")).to_contain_text(f"{num_pairs} today")
@@ -256,7 +251,7 @@ def test_pairs_by_keyboard_and_four_by_touch_are_stored_as_they_were_pressed(
     hand = open_annotate(browser, guard, service.url, {**arguments, "viewport": PHONE, "has_touch": True})
     touch = Rater(hand)
     wait_for_item(hand)
-    faults += find_faults(hand)
+    faults += find_faults_of_themes(hand)
     rate_by_touch(touch)
     hand.context.close()
 

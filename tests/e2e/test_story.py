@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
+from tests.e2e.accessible import find_faults_of_twin
 from tests.e2e.conftest import Guard
 from tests.e2e.items import wait_for_item
 from tests.e2e.pictures import FOLDER, take_picture
@@ -104,21 +104,6 @@ def take_pictures(page: Page, name: str) -> None:
     page.set_viewport_size(SIZES["desktop"])  # type: ignore[arg-type]
 
 
-def serious_faults(browser: Browser, page: Page, context_args: dict[str, Any]) -> list[str]:
-    """axe needs its script in the page, which our CSP forbids: a second context with the same session."""
-    context = browser.new_context(**context_args, bypass_csp=True, storage_state=page.context.storage_state())
-    twin = context.new_page()
-    twin.goto(page.url)
-    twin.wait_for_selector("h1", state="attached")
-    violations = Axe().run(twin).response["violations"]
-    context.close()
-    return [
-        f"{v['id']}: {v['nodes'][0]['html'][:200]}"
-        for v in violations
-        if v["impact"] in ("serious", "critical")
-    ]
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright's own sockets at the end of a context
 def test_the_whole_story(
     service: RunningService, browser: Browser, browser_context_args: dict[str, Any], guard: Guard
@@ -164,7 +149,7 @@ def test_the_whole_story(
 
     for page, name in ((annotator, "annotate"), (tester, "chat"), (admin, "admin")):
         take_pictures(page, name)
-        assert not serious_faults(browser, page, browser_context_args), name
+        assert not find_faults_of_twin(browser, page, browser_context_args, "h1"), name
 
     admin.get_by_role("tab", name="Versions").click()
     admin.locator("#rollback").click()
