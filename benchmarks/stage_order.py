@@ -2,7 +2,8 @@
 
 Run `python -m benchmarks.stage_order`. The starter answers, a simulated person judges pairs and rates single
 answers, a tenth of them wrongly. Each arm trains on as many labels: the orders on half pairs and half
-ratings, either alone on twice as many of its own. The last line is JSON.
+ratings, either alone on twice as many of its own; and the same half of the pairs without any ratings says
+what those add. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.lab import (
     Lab,
@@ -34,12 +36,13 @@ from store.snapshots import write_snapshot
 from trainer.settings import TrainerSettings, starter_settings
 
 NOISE = 0.1
-# What share of the labels are pairs, and the order of the stages.
-ARMS = {
-    "dpo alone": (1.0, "dpo,kto"),
-    "kto alone": (0.0, "dpo,kto"),
-    "dpo, then kto": (0.5, "dpo,kto"),
-    "kto, then dpo": (0.5, "kto,dpo"),
+# Which shares of the labels are pairs and ratings, and the order of the stages.
+ARMS: dict[str, tuple[float, float, Literal["dpo,kto", "kto,dpo"]]] = {
+    "dpo alone": (1.0, 0.0, "kto,dpo"),
+    "kto alone": (0.0, 1.0, "kto,dpo"),
+    "dpo on half of the labels": (0.5, 0.0, "kto,dpo"),
+    "dpo, then kto": (0.5, 0.5, "dpo,kto"),
+    "kto, then dpo": (0.5, 0.5, "kto,dpo"),
 }
 FIGURES = ("win_rate", "decided_win_rate", "fact_accuracy", "entropy", "drift")
 
@@ -73,15 +76,14 @@ def run_seed(
     # Thumbs are given in a chat, where the policy speaks at temperature 1.
     chat = sample_in_batches(policy, tokenizer, prompts[-num_labels:], max_tokens, seed)
     runs = []
-    for arm, (share, order) in ARMS.items():
+    for arm, (share_of_pairs, share_of_ratings, order) in ARMS.items():
         say(f"seed {seed}: {arm}")
         store = Store.in_memory()
         lab = Lab(store, taste, seed)
         lab.add_people(["ann"])
-        num_pairs = round(share * num_labels)
-        for pair in pairs[:num_pairs]:
+        for pair in pairs[: round(share_of_pairs * num_labels)]:
             lab.judge(pair, {"ann": NOISE}, BASE_VERSION)
-        for answer in chat[num_pairs:]:
+        for answer in chat[num_labels - round(share_of_ratings * num_labels) :]:
             lab.rate(answer, "ann", NOISE, BASE_VERSION)
         lab.save()
         runs.append(_train_arm(arm, store, dataclasses.replace(settings, order=order, seed=seed), ruler))

@@ -18,6 +18,7 @@ TAIL_BYTES = 200
 NOT_METRICS = frozenset({"stage", "event", "step", "at_step", "max_steps"})
 # What the guards measure on held-out pairs, under the library's names.
 HELD_OUT = {"loss": "eval_loss", "accuracy": "eval_rewards/accuracies"}
+RECORDED = "recorded/apart"  # at step 0: the reference from what serving recorded of it, nats a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ def _rename_evaluations(lines: Sequence[Line]) -> Iterator[Line]:
         elif event == "evaluation" and stage not in without_holdout:
             measured = {ours: line[name] for name, ours in HELD_OUT.items() if name in line}
             yield {"stage": stage, "at_step": line.get("at_step"), **measured}
+        elif event == "recorded" and "apart" in line:
+            yield {"stage": stage, "at_step": line.get("at_step"), RECORDED: line["apart"]}
         elif "step" in line:
             yield {**line, "at_step": line["step"]}
 

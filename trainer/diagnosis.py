@@ -29,6 +29,7 @@ FEWEST = 12
 RULES = (
     Rule(steps.find_non_finite, 1),
     Rule(steps.find_start_off, 1),
+    Rule(steps.find_served_otherwise, 1),
     Rule(rewards.find_accuracy_early, 20),
     Rule(rewards.find_accuracy_low, 20),
     Rule(rewards.find_same_direction, 12),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from trainer.pair_trainer import PairTrainer
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog, ReportProgress
 from trainer.qlora import PolicyStart, settle_weights
+from trainer.recorded import Referred
 from trainer.settings import REFERENCE_FREE, TrainerSettings
 
 if TYPE_CHECKING:
@@ -117,6 +118,14 @@ def build_pair_trainer(
     return trainer
 
 
+def referred_answers(rows: Sequence[TrainingPair], dataset: Any) -> Iterator[Referred]:
+    """Each answer of the pairs, with the reference's log-prob as the trainer has it."""
+    logps = dataset["ref_chosen_logps"], dataset["ref_rejected_logps"]
+    for row, chosen, rejected in zip(rows, *logps, strict=True):
+        yield row.chosen_origin, len(row.chosen_ids), chosen
+        yield row.rejected_origin, len(row.rejected_ids), rejected
+
+
 def train_dpo(
     start: PolicyStart,
     tokenizer: Any,
@@ -130,6 +139,8 @@ def train_dpo(
     new policy."""
     trainer = build_pair_trainer(start, tokenizer, rows, settings, folder)
     trainer.add_callback(ReportProgress(progress, "dpo", settings.loss not in REFERENCE_FREE))
+    if guarded and settings.loss not in REFERENCE_FREE:
+        guarded.compare_with_recorded("dpo", referred_answers(rows, trainer.train_dataset))
     result = guarded.train(trainer, "dpo", tokenizer.pad_token_id) if guarded else trainer.train()
     logger.info(
         "dpo: %d pairs, %d steps, mean loss %.4f", len(rows), result.global_step, result.training_loss

@@ -62,7 +62,10 @@ class Told:
 
     def flag(self, setting: str) -> str:
         """The flag of a setting of this stage: KTO and SFT have a rate and epochs of their own."""
-        own = {"kto": ("learning-rate", "epochs", "batch-size"), "sft": ("learning-rate", "epochs")}
+        own = {
+            "kto": ("learning-rate", "epochs", "batch-size", "sft-weight"),
+            "sft": ("learning-rate", "epochs"),
+        }
         has_own = setting in own.get(self.stage, ())
         return f"--trainer.{f'{self.stage}-' if has_own else ''}{setting}"
 
@@ -96,7 +99,7 @@ def read_told(
         loss="kto" if stage.name == "kto" else stage.name if stage.name == "sft" else _loss(trainer),
         beta=trainer.get("beta", default.beta),
         label_smoothing=trainer.get("label_smoothing", 0.0),
-        sft_weight=trainer.get("sft_weight", 0.0),
+        sft_weight=trainer.get("kto_sft_weight" if stage.name == "kto" else "sft_weight", 0.0),
         schedule=trainer.get("schedule", default.schedule),
         starts_at_reference=is_first and (same or trainer.get("reference") == "previous"),
         max_drift=plan.get("gate", {}).get("max_drift", default.max_drift),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 
 from store.fingerprint import file_sha256
+from store.records import BASE_VERSION
 from trainer.agreeing import Gather, any_claims, gather_between_stages, gather_over
 from trainer.checkpoints import (
     FINISHED,
@@ -35,6 +36,7 @@ from trainer.library import place_tensorboard
 from trainer.preferences import TrainingPair
 from trainer.progress import ProgressLog
 from trainer.qlora import PolicyStart, Weights, read_weights, settle_weights
+from trainer.recorded import Referred, compare_with_recorded
 from trainer.saving import EndInTime, Guard, SaveState, restore_guards
 from trainer.settings import RoundPlan
 from trainer.stopping import Stopped, Stopping
@@ -93,6 +95,14 @@ class Guarded:
             notes = [in_time.note, *(getattr(guard, "note", None) for guard in guards.values())]
             self._finish(stage, trainer, "; ".join(note for note in notes if note))
         return result
+
+    def compare_with_recorded(self, stage: str, answers: Iterable[Referred]) -> None:
+        """Tell how far the reference's log-probs are from those recorded when the answers were given."""
+        found = compare_with_recorded(answers)
+        reference = self.plan.parent if self.plan.trainer.reference == "previous" else BASE_VERSION
+        own = {"apart": found[reference].apart} if reference in found else {}
+        versions = {version: asdict(comparison) for version, comparison in found.items()}
+        self.progress.event(stage, "recorded", at_step=0, reference=reference, versions=versions, **own)
 
     def _build_guards(self, stage: str, pad_id: int, gather: Gather, tell: Tell) -> dict[str, Guard]:
         settings = self.plan.guards

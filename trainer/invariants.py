@@ -117,7 +117,7 @@ class CheckStart(TrainerCallback):  # type: ignore[misc]
 
     def _judge(self, found: float, expected: float) -> None:
         is_exact = _computes_in_float32(self._trainer)
-        scale = max(1.0, abs(expected), self._settings.sft_weight)
+        scale = max(1.0, abs(expected), self._settings.sft_weight, self._settings.kto_sft_weight)
         allowed = scale * (TOLERANCE if is_exact else ROUGH_TOLERANCE)
         if abs(found - expected) <= allowed:
             logger.info("the loss before the first step is %.6f, as start and reference promise", found)
@@ -216,6 +216,8 @@ def expected_rating_loss(settings: TrainerSettings, class_weights: tuple[float, 
         desirable = torch.tensor([row["label"] for row in rows])
         weights = [row["weight"] * class_weights[0 if row["label"] else 1] for row in rows]
         losses = rating_losses(values, desirable, settings)
+        lengths = torch.tensor([len(row["completion_ids"]) for row in rows])
+        losses = losses - settings.kto_sft_weight * desirable * values.policy / lengths
         return float((losses * torch.tensor(weights, dtype=torch.float64)).mean())
 
     return expect

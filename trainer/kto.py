@@ -35,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 
 class RatingTrainer(KTOTrainer):  # type: ignore[misc]
-    """The library's KTO trainer with a weight for each row. Rows carry ids and their batch's rotated
-    completions, so it has none to make."""
+    """The library's KTO trainer with a weight for each row and a likelihood term. Rows carry ids and their
+    batch's rotated completions, so it has none to make."""
+
+    likelihood_weight = 0.0
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         return dataset
@@ -48,14 +50,26 @@ class RatingTrainer(KTOTrainer):  # type: ignore[misc]
         """The library multiplies a class's losses with that class's weight; here each row has its own."""
         inputs = dict(inputs)
         weight, label = inputs.pop("weight"), inputs["label"].bool()
-        self._remember_lengths(inputs["completion_mask"][:, 1:].sum(1).float(), label)
+        lengths = inputs["completion_mask"][:, 1:].sum(1).float()  # (batch,)
+        self._remember_lengths(lengths, label)
         classes = self.desirable_weight, self.undesirable_weight
         self.desirable_weight = classes[0] * weight[label]  # (desirable rows of the batch,)
         self.undesirable_weight = classes[1] * weight[~label]
+        outputs: list[Any] = []
+        hook = model.register_forward_hook(lambda _module, _arguments, said: outputs.append(said))
         try:
-            return super()._compute_loss(model, inputs, return_outputs)
+            loss = super()._compute_loss(model, inputs, return_outputs)
+            liked = self.desirable_weight * outputs[-1].log_probs.sum(1)[label] / lengths[label]
         finally:
+            hook.remove()
             self.desirable_weight, self.undesirable_weight = classes
+        self._journal["loss/preference"].append(self.accelerator.gather(loss.detach()).mean().item())
+        # As for pairs: what people like stays likely (trainer/pair_trainer.py), nats a token.
+        return loss - self.likelihood_weight * liked.sum() / len(label)
+
+    @property
+    def _journal(self) -> Any:
+        return self._metrics["train" if self.model.training else "eval"]
 
     def measure_difference(self) -> float:
         """Nats a token between the policy and the stored reference: the mean over the answers of the first
@@ -73,11 +87,10 @@ class RatingTrainer(KTOTrainer):  # type: ignore[misc]
 
     def _remember_lengths(self, lengths: torch.Tensor, label: torch.Tensor) -> None:
         """Tokens an answer of each class, under the names the library gives their rewards."""
-        journal = self._metrics["train" if self.model.training else "eval"]
         lengths, label = self.accelerator.gather(lengths), self.accelerator.gather(label)
         for side, mine in (("chosen", lengths[label]), ("rejected", lengths[~label])):
             if len(mine):
-                journal[f"lengths/{side}"].append(mine.mean().item())
+                self._journal[f"lengths/{side}"].append(mine.mean().item())
 
 
 class WeightedCollator:
@@ -97,9 +110,7 @@ def why_not_kto(num_desirable: int, num_undesirable: int, settings: TrainerSetti
     if num_desirable + num_undesirable == 0:
         return "there are no ratings"
     if min(num_desirable, num_undesirable) < needed:
-        return (
-            f"{num_desirable} desirable, {num_undesirable} undesirable ratings; {needed} of each are needed"
-        )
+        return f"{num_desirable} desirable, {num_undesirable} undesirable ratings of {needed} each needed"
     return None
 
 
@@ -166,6 +177,7 @@ def build_rating_trainer(
         peft_config=start.peft_config,
         callbacks=[SkipNonFiniteSteps()],
     )
+    trainer.likelihood_weight = settings.kto_sft_weight
     trainer.remove_callback(PrinterCallback)
     check_processes(trainer, settings)
     if waits:
@@ -188,6 +200,12 @@ def train_kto(
     the new policy."""
     trainer = build_rating_trainer(start, tokenizer, ratings, settings, folder)
     trainer.add_callback(ReportProgress(progress, "kto"))
+    if guarded:
+        logps = trainer.train_dataset["ref_logps"]
+        referred = zip(ratings.rows, logps, strict=True)
+        guarded.compare_with_recorded(
+            "kto", [(row.origin, len(row.completion_ids), logp) for row, logp in referred]
+        )
     result = guarded.train(trainer, "kto", tokenizer.pad_token_id) if guarded else trainer.train()
     logger.info(
         "kto: %d ratings, %d steps, mean loss %.4f",

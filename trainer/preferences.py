@@ -20,13 +20,15 @@ from jinja2 import TemplateError
 
 from store.records import Message, PairRow, RatingRow
 from trainer.mixing import class_weights, mix_classes
+from trainer.recorded import Origin
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
     """A preference pair as token ids. Weights average to 1 over a training set.
 
-    `probability` is how sure it is that chosen beats rejected.
+    `probability` is how sure it is that chosen beats rejected. An origin is None where nobody sampled the
+    answer, or not to this prompt.
     """
 
     row_id: str
@@ -35,6 +37,8 @@ class TrainingPair:
     rejected_ids: tuple[int, ...]
     weight: float = 1.0
     probability: float = 1.0
+    chosen_origin: Origin | None = None
+    rejected_origin: Origin | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -51,6 +55,7 @@ class TrainingRating:
     completion_ids: tuple[int, ...]
     desirable: bool
     weight: float = 1.0
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +140,24 @@ def _pair(row: PairRow, tokenizer: Any, max_length: int, notices: list[Notice]) 
     if chosen == rejected:
         notices.append(leave_out(row.row_id, "chosen and rejected are the same tokens"))
         return None
-    prompt = _prompt(
-        row.row_id, row.messages, max(len(chosen), len(rejected)), tokenizer, max_length, notices
-    )
+    longest = max(len(chosen), len(rejected))
+    prompt, is_whole = _prompt(row.row_id, row.messages, longest, tokenizer, max_length, notices)
     if not prompt:
         return None
-    return TrainingPair(row.row_id, prompt, chosen, rejected, row.weight, row.probability)
+    return TrainingPair(
+        row.row_id,
+        prompt,
+        chosen,
+        rejected,
+        row.weight,
+        row.probability,
+        _origin(row.chosen_version, row.chosen_logprob, is_whole),
+        _origin(row.rejected_version, row.rejected_logprob, is_whole),
+    )
+
+
+def _origin(version: str, logprob: float | None, is_whole: bool) -> Origin | None:
+    return Origin(version, logprob) if logprob is not None and is_whole else None
 
 
 def prepare_ratings(
@@ -172,8 +189,11 @@ def prepare_answer(
         notices.append(leave_out(row.row_id, "its weight is 0"))
         return None
     completion = answer_ids(row.completion_ids, row.completion, tokenizer)
-    prompt = _prompt(row.row_id, row.messages, len(completion), tokenizer, max_length, notices)
-    return TrainingRating(row.row_id, prompt, completion, row.desirable, row.weight) if prompt else None
+    prompt, is_whole = _prompt(row.row_id, row.messages, len(completion), tokenizer, max_length, notices)
+    if not prompt:
+        return None
+    origin = _origin(row.version, row.completion_logprob, is_whole)
+    return TrainingRating(row.row_id, prompt, completion, row.desirable, row.weight, origin)
 
 
 def answer_ids(stored: Sequence[int], text: str, tokenizer: Any) -> tuple[int, ...]:
@@ -197,23 +217,23 @@ def _prompt(
     tokenizer: Any,
     max_length: int,
     notices: list[Notice],
-) -> tuple[int, ...]:
-    """The prompt's ids, without its oldest turns where they do not fit; empty, with a notice, when nothing
-    fits."""
+) -> tuple[tuple[int, ...], bool]:
+    """The prompt's ids, without its oldest turns where they do not fit, and whether it is whole; empty, with
+    a notice, when nothing fits."""
     room = max_length - answer_length
     try:
         ids, num_cut = _fit(messages, tokenizer, room)
     except TemplateError as error:
         why = "the chat template refuses it"
         notices.append(leave_out(row_id, why, f"{why} ({error})"))
-        return ()
+        return (), False
     if len(ids) > room:
         details = f"{len(ids)} + {answer_length} tokens do not fit in max_length {max_length}"
         notices.append(leave_out(row_id, "its last question and answer do not fit in max_length", details))
-        return ()
+        return (), False
     if num_cut:
         notices.append(Notice(row_id, f"cut: the {num_cut} oldest messages", num_cut=num_cut))
-    return ids
+    return ids, not num_cut
 
 
 def _fit(messages: Sequence[Message], tokenizer: Any, room: int) -> tuple[tuple[int, ...], int]:

@@ -117,10 +117,11 @@ class TrainerSettings:
     max_grad_norm: float = 1.0
     min_pairs: int = 8
     min_ratings_each: int = 16
+    kto_sft_weight: float = 0.0
     kto_learning_rate: float = 1e-5
     kto_epochs: int = 1
     kto_batch_size: int = 8
-    order: Literal["dpo,kto", "kto,dpo"] = "dpo,kto"
+    order: Literal["kto,dpo", "dpo,kto"] = "kto,dpo"
     sft_epochs: int = 0
     sft_learning_rate: float = 2e-5
     sft_on: Literal["written", "chosen"] = "written"
@@ -147,8 +148,11 @@ class TrainerSettings:
             raise BadValue(f"trainer max_steps {self.max_steps} cannot be negative (0 sets no limit)")
         if self.sft_epochs < 0:
             raise BadValue(f"trainer sft_epochs {self.sft_epochs} cannot be negative (0 turns the stage off)")
-        if self.sft_weight < 0.0:
-            raise BadValue(f"trainer sft_weight {self.sft_weight} cannot be negative (0 turns the term off)")
+        for name in ("sft_weight", "kto_sft_weight"):
+            if getattr(self, name) < 0.0:
+                raise BadValue(
+                    f"trainer {name} {getattr(self, name)} cannot be negative (0 turns the term off)"
+                )
         if not 0.0 <= self.warmup < 1.0:
             raise BadValue(f"trainer warmup {self.warmup} is outside 0..1 of the steps")
         check_trackers(self.report_to)

@@ -71,6 +71,7 @@ def rules(found: StageCurves, told: Told | None = None) -> list[str]:
 ILL: dict[str, tuple[dict[str, Any], Told]] = {
     "non_finite": ({"loss": lambda t: None if 0.4 < t < 0.5 else LN_2 - 0.3 * t}, Told()),
     "start_off": ({"margin": lambda t: 0.5 + 1.4 * t, "loss": lambda t: 0.47 - 0.2 * t}, Told()),
+    "served_otherwise": ({"recorded/apart": lambda _: 0.3}, Told()),
     "accuracy_early": ({"accuracy": lambda t: min(0.5 + 6 * t, 1.0)}, Told()),
     "accuracy_low": ({"accuracy": lambda _: 0.5}, Told()),
     "both_fall": ({"chosen": lambda t: -2.0 * t, "rejected": lambda t: -3.4 * t}, Told()),
@@ -126,7 +127,7 @@ def test_a_healthy_stage_says_so_with_its_numbers() -> None:
     assert "0.693" in finding.shows
 
 
-@pytest.mark.parametrize("rule", sorted(set(ILL) - {"non_finite", "start_off"}))
+@pytest.mark.parametrize("rule", sorted(set(ILL) - {"non_finite", "start_off", "served_otherwise"}))
 def test_a_rule_says_nothing_of_a_few_steps(rule: str) -> None:
     curves, told = ILL[rule]
     assert rules(stage(steps=6, most=STEPS, **curves), told) == ["too_short"]

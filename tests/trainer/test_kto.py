@@ -26,8 +26,8 @@ def prepared(base, up, down, seed=0):
     ("up", "down", "says"),
     [
         (0, 0, "there are no ratings"),
-        (40, 3, "40 desirable, 3 undesirable ratings; 16 of each are needed"),
-        (15, 40, "15 desirable, 40 undesirable ratings; 16 of each are needed"),
+        (40, 3, "40 desirable, 3 undesirable ratings of 16 each needed"),
+        (15, 40, "15 desirable, 40 undesirable ratings of 16 each needed"),
         (16, 16, None),
     ],
 )

@@ -92,8 +92,8 @@ def test_a_round_leaves_a_candidate_a_verdict_and_its_progress(folder, plan):
     lines = read_lines(folder)
     assert [line["stage"] for line in lines if line.get("event") == "start"] == [
         "prepare",
-        "dpo",
         "kto",
+        "dpo",
         "evaluate",
     ]
     assert {line["stage"] for line in lines if "step" in line} == {"dpo", "kto", "evaluate"}
@@ -153,8 +153,8 @@ def test_a_round_without_labels_ends_with_the_reason_in_its_last_line(tmp_path, 
     write_plan(tmp_path, plan)
     assert reach_verdict(tmp_path) == 1
     assert caplog.records[-1].getMessage() == (
-        "no verdict: BadValue: nothing to train on: 3 pairs of 8 needed; 30 desirable, 2 undesirable ratings;"
-        " 16 of each are needed"
+        "no verdict: BadValue: nothing to train on: 30 desirable, 2 undesirable ratings of 16 each needed;"
+        " 3 pairs of 8 needed"
     )
     assert not (tmp_path / "candidate").exists()
 

@@ -47,19 +47,19 @@ def plan(base, settings, pairs=(), ratings=()):
 
 def test_sft_comes_first_and_the_order_of_the_others_is_a_setting(base, settings, sft):
     names = [stage.name for stage in plan(base, sft, pair_rows(8), rating_rows(16, 16))]
-    assert names == ["sft", "dpo", "kto"]
-    turned = plan(base, replace(settings, order="kto,dpo"), pair_rows(8), rating_rows(16, 16))
-    assert [stage.name for stage in turned] == ["kto", "dpo"]
+    assert names == ["sft", "kto", "dpo"]
+    turned = plan(base, replace(settings, order="dpo,kto"), pair_rows(8), rating_rows(16, 16))
+    assert [stage.name for stage in turned] == ["dpo", "kto"]
 
 
 def test_a_stage_with_too_little_is_skipped_and_its_rows_are_counted(base, settings):
-    dpo, kto = plan(base, settings, pair_rows(8), rating_rows(20, 2))
+    kto, dpo = plan(base, settings, pair_rows(8), rating_rows(20, 2))
     assert dpo.why_not is None
-    assert kto.why_not == "20 desirable, 2 undesirable ratings; 16 of each are needed"
+    assert kto.why_not == "20 desirable, 2 undesirable ratings of 16 each needed"
     (left_out,) = kto.account.left_out.values()
     assert (kto.account.num_read, kto.account.num_used, len(left_out)) == (22, 0, 22)
     assert kto.describe() == f"skipped: {kto.why_not}"
-    with pytest.raises(BadValue, match="nothing to train on: 3 pairs of 8 needed; there are no ratings"):
+    with pytest.raises(BadValue, match="nothing to train on: there are no ratings; 3 pairs of 8 needed"):
         plan(base, settings, pair_rows(3))
 
 
