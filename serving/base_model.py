@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from serving.base_text import load_text
+from serving.cpu_products import widen_products
 from serving.settings import BaseSettings
 from store.errors import BadValue
 
@@ -47,6 +48,7 @@ def load_base(settings: BaseSettings) -> BaseModel:
     if text.quantization == "nf4":
         keep_weights_unpacked(model)
     lay_weights_for_few_rows(model)
+    widen_products(model)
     model.requires_grad_(False)
     _refuse_recurrent(model)
     logger.info(
@@ -90,8 +92,8 @@ def lay_weights_for_few_rows(model: torch.nn.Module) -> None:
     """Store float32 weights on a CPU by input instead of by output; shapes and values stay as they are.
 
     A decoding step multiplies a handful of rows, and for those MKL is 1.3 to 2.4 times as fast in this layout
-    (8 rows, five sizes from 192 x 576 to 49,152 x 576), and never slower at 256 rows. bfloat16 goes through
-    oneDNN, which does not care.
+    (8 rows, five sizes from 192 x 576 to 49,152 x 576), and never slower at 256 rows. bfloat16 is
+    multiplied otherwise (serving/cpu_products.py, or oneDNN, which does not care).
     """
     linear = [module for module in model.modules() if type(module) is torch.nn.Linear]
     laid = [module.weight for module in linear if _is_whole_on_cpu(module.weight)]
