@@ -203,6 +203,7 @@ def trainer_settings(method: Method, settings: DirectionSettings) -> TrainerSett
     shared = replace(
         starter_settings(),
         sft_weight=0.0,
+        kto_sft_weight=0.0,
         learning_rate=settings.learning_rate,
         kto_learning_rate=settings.learning_rate,
         epochs=epochs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 NOISE = 0.1
 TASTE = TASTES["direct"]
 Mode = Literal["all", "equal", "none"]
+MOST_TURNS = 5  # of prompts in a round: a sharp policy gives unlike answers to one in ten
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +122,30 @@ def run_ours(variant: str, seed: int, sizes: Sizes, ruler: Ruler, work: Path) ->
 
 def _label(lab: Lab, live: Path | None, version: str, number: int, sizes: Sizes) -> None:
     """All of a round's labels in one write; nothing when an earlier run has written them."""
-    if count_rows(lab.store, "judgements") >= number * sizes.labels:
+    if has_answered(lab.store, version):
         return
     if number == 1:
         lab.add_people(["ann"])
     policy, tokenizer = load_policy(live)
-    prompts = round_prompts(lab.seed, number, sizes)
-    pairs = draw_pairs(policy, tokenizer, prompts, sizes.max_tokens, lab.seed * 100 + number)
-    if len(pairs) < sizes.labels:
-        raise RuntimeError(f"round {number}: {len(pairs)} unlike pairs, {sizes.labels} wanted")
+    pairs: list[Pair] = []
+    for turn, prompts in enumerate(round_prompts(lab.seed, number, sizes)):
+        seed = lab.seed * 100 + number + 10_000 * turn
+        pairs += draw_pairs(policy, tokenizer, prompts, sizes.max_tokens, seed)
+        if len(pairs) >= sizes.labels:
+            break
+    else:
+        say(f"round {number}: {version} gave two unlike answers to {len(pairs)} prompts of all it was asked")
     lab.num_events = number * 10_000
     for pair in pairs[: sizes.labels]:
         lab.judge(pair, {"ann": NOISE}, version)
     lab.save()
 
 
-def count_rows(store: Store, table: str) -> int:
-    """How many rows a table has."""
+def has_answered(store: Store, version: str) -> bool:
+    """Whether answers of a version are stored."""
     with store.read() as cursor:
-        found = cursor.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return int(found[0]) if found else 0
+        found = cursor.execute("SELECT 1 FROM completions WHERE version = ? LIMIT 1", [version]).fetchone()
+    return found is not None
 
 
 def _train(way: Way, store: Store, seed: int, sizes: Sizes, folder: Path, live: Path | None) -> None:
@@ -178,12 +183,14 @@ def round_settings(way: Way, seed: int, sizes: Sizes) -> TrainerSettings:
     )
 
 
-def round_prompts(seed: int, number: int, sizes: Sizes) -> list[tuple[Message, ...]]:
-    """This round's prompts, twice as many as labels: some give four equal answers."""
+def round_prompts(seed: int, number: int, sizes: Sizes) -> Iterator[list[tuple[Message, ...]]]:
+    """This round's prompts, twice as many as labels, and for a policy that gives too few of them two unlike
+    answers the prompts of the rounds to come."""
     each = 2 * sizes.labels
-    prompts = world_prompts(min(each * sizes.rounds, 2000), seed)
-    start = (number - 1) * each
-    return [prompts[place % len(prompts)] for place in range(start, start + each)]
+    prompts = world_prompts(2000, seed)
+    for turn in range(MOST_TURNS):
+        start = (number - 1 + turn) * each
+        yield [prompts[place % len(prompts)] for place in range(start, start + each)]
 
 
 def run_guide(seed: int, sizes: Sizes, ruler: Ruler, work: Path) -> list[Measured]:
@@ -215,7 +222,7 @@ def run_guide(seed: int, sizes: Sizes, ruler: Ruler, work: Path) -> list[Measure
 
 
 def _guide_pairs(recipe: GuideRecipe, seed: int, number: int, sizes: Sizes) -> list[dict[str, object]]:
-    prompts = round_prompts(seed, number, sizes)
+    prompts = next(round_prompts(seed, number, sizes))
     draws = [
         recipe.sample(prompts, sizes.max_tokens, TEMPERATURE, number * 10 + draw)
         for draw in range(1, CANDIDATES + 1)

@@ -178,7 +178,11 @@ def _write_labels(folder: Path, lines: Sequence[Line]) -> str:
             rows = [[key.replace("_", " "), write_number(float(count))] for key, count in value.items()]
             title = name.replace("_", " ").capitalize()
             parts.append(_card(title, write_table(("What", "Count"), rows, title)))
-    parts += [_write_rows(lines), _write_account(_read(folder / "training_report.json"))]
+    parts += [
+        _write_rows(lines),
+        _write_account(_read(folder / "training_report.json")),
+        _write_recorded(lines),
+    ]
     return f'<div class="side">{"".join(parts)}</div>'
 
 
@@ -227,6 +231,23 @@ def _write_account(report: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     return _card("By stage", write_table(("Stage", "What", "Rows"), rows, "Rows by stage"))
+
+
+def _write_recorded(lines: Sequence[Line]) -> str:
+    """How far the reference is from what each version's log-probs were when it gave its answers."""
+    found: dict[object, Line] = {line.get("stage"): line for line in lines if line.get("event") == "recorded"}
+    rows: list[list[str]] = []
+    for stage, line in found.items():
+        versions: Any = line["versions"]
+        for version, told in versions.items():
+            own = " (the reference)" if version == line["reference"] else ""
+            numbers = [f"{told['log_ratio']:+.4f}", f"{told['apart']:.4f}"]
+            rows.append([str(stage), f"{version}{own}", str(told["num_answers"]), *numbers])
+    if not rows:
+        return ""
+    heads = ("Stage", "Answers of", "Answers", "Mean", "Mean size")
+    title = "Log-prob today less the recorded one, nats a token"
+    return _card(title, write_table(heads, rows, title))
 
 
 def _write_gate(gate: Mapping[str, Any]) -> str:

@@ -70,9 +70,9 @@ def find_same_direction(stage: StageCurves, told: Told) -> Finding | None:
         f"Over the last quarter chosen averages {chosen.mean():+.3f} and rejected {rejected.mean():+.3f}.",
         f"Good and bad answers both become {'less' if falls else 'more'} likely: the model moves as a whole"
         " instead of learning to tell them apart.",
-        "Raise --trainer.sft-weight, which keeps chosen answers likely, or raise --trainer.beta."
+        f"Raise {told.flag('sft-weight')}, which keeps chosen answers likely, or raise --trainer.beta."
         if falls
-        else "Lower --trainer.sft-weight, and check that chosen and rejected differ in what they say.",
+        else f"Lower {told.flag('sft-weight')}, and check that chosen and rejected differ in what they say.",
     )
 
 

@@ -157,7 +157,7 @@ def find_entropy_drift(stage: StageCurves, told: Told) -> Finding | None:
         if falls
         else "Answers become less certain and may turn to noise.",
         f"Raise --trainer.beta, lower {told.flag('learning-rate')}, or train for fewer steps."
-        + ("" if falls else " A larger --trainer.sft-weight holds entropy down."),
+        + ("" if falls else f" A larger {told.flag('sft-weight')} holds entropy down."),
     )
 
 

@@ -84,6 +84,7 @@ def settings() -> TrainerSettings:
     return TrainerSettings(
         beta=0.1,
         sft_weight=0.0,
+        kto_sft_weight=0.0,
         learning_rate=2e-3,
         epochs=2,
         batch_size=8,

@@ -81,6 +81,36 @@ def test_kto_starts_at_its_known_loss_and_raises_held_out_accuracy(base, setting
     assert {"kl", "rewards/margins", "rewards/chosen", "rewards/rejected"} <= set(lines[0])
 
 
+def test_the_likelihood_term_is_added_to_the_loss_and_told_apart(base, settings, tmp_path):
+    # Before the first step the loss itself is 0.5, and every answer is as likely as under the base.
+    ratings, told = prepared(base, 16, 16), replace(settings, kto_sft_weight=2.0, kto_epochs=1)
+    start = start_policy(base.model, settings, None)
+    trainer = build_rating_trainer(start, base.tokenizer, ratings, told, tmp_path)
+    reference = trainer.train_dataset["ref_logps"]
+    trainer.train()
+    liked = [
+        -logp / len(row.completion_ids)
+        for row, logp in zip(ratings.rows[:8], reference[:8], strict=True)
+        if row.desirable
+    ]
+    log = trainer.state.log_history[0]
+    assert log["loss/preference"] == pytest.approx(0.5, abs=1e-5)
+    assert log["loss"] == pytest.approx(0.5 + 2.0 * sum(liked) / 8, abs=1e-4)
+
+
+def test_the_likelihood_term_keeps_liked_answers_likelier(base, settings, tmp_path):
+    gains = []
+    for weight in (0.0, 4.0):
+        told = replace(settings, kto_sft_weight=weight)
+        start = start_policy(base.model, told, None)
+        trainer = build_rating_trainer(start, base.tokenizer, prepared(base, 32, 32), told, tmp_path)
+        trainer.train()
+        gains.append(trainer.state.log_history[-2]["logps/chosen"])
+        trainer.model.unload()
+    without, with_it = gains
+    assert with_it > without + 1.0
+
+
 def test_kto_continues_the_adapter_of_dpo_against_the_base(base, settings, tmp_path, progress):
     pairs = prepare_pairs(pair_rows(48), base.tokenizer, 256).rows
     policy = train_dpo(

@@ -100,6 +100,24 @@ def test_a_report_fetches_nothing_and_escapes_what_files_say(folder: Path) -> No
     assert "&lt;b&gt;" in page
 
 
+def test_a_report_compares_answers_with_what_serving_recorded(folder: Path) -> None:
+    versions = {
+        "v0": {"num_answers": 60, "log_ratio": -0.25, "apart": 0.31},
+        "v2": {"num_answers": 8, "log_ratio": -0.4, "apart": 0.4},
+    }
+    line = {"stage": "dpo", "event": "recorded", "at_step": 0, "reference": "v0", "versions": versions}
+    with (folder / "progress.jsonl").open("a") as file:
+        file.write(json.dumps(line | {"apart": 0.31}) + "\n")
+    page = write_report(folder)
+    parse(page)
+    for row in (
+        ("dpo", "v0 (the reference)", "60", "-0.2500", "0.3100"),
+        ("dpo", "v2", "8", "-0.4000", "0.4000"),
+    ):
+        assert "".join(f"<td>{cell}</td>" for cell in row) in page, row
+    assert "Training reads answers otherwise than serving gave them" in page
+
+
 def test_a_report_says_what_each_stage_used_cut_and_left_out(folder: Path) -> None:
     long = [leave_out(f"r{n}", "it does not fit", f"{n} tokens do not fit") for n in range(3)]
     accounts = {
