@@ -202,7 +202,7 @@ def test_a_round_ends_at_its_time_limit_and_what_it_has_is_judged(folder: Path, 
     # Before the first evaluation was due: collapse and drift are looked at all the same.
     assert [line["at_step"] for line in events(folder, "evaluation")] == [1]
     card = (folder / "candidate" / "README.md").read_text()
-    assert "stopped at step 1 of 6: max_minutes 1e-06 are over" in card
+    assert "stopped at step 1 of 5: max_minutes 1e-06 are over" in card
     assert "skipped: no time was left for it" in card
 
 
