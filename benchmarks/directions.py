@@ -76,6 +76,7 @@ METHODS = (
     Method("cdpo, likelihood 12", "pairs", {"loss": "cdpo", "sft_weight": 12.0}),
     Method("kto", "ratings", {"rating_loss": "kto"}),
     Method("apo_zero_unpaired", "ratings", {"rating_loss": "apo_zero_unpaired"}),
+    Method("kto, likelihood 4", "ratings", {"rating_loss": "kto", "kto_sft_weight": 4.0}),
 )
 
 
