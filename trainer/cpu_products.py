@@ -19,8 +19,7 @@ from transformers.masking_utils import sdpa_mask
 # Weights cast at one time, 2 MiB of them: they stay in a processor's cache until they are used. A matrix of
 # 49,152 x 576 cast whole takes 1.4 to 5 times as long, and one of 256 x 256 is a single block.
 BLOCK = 1 << 19
-# Casting a block costs what 8 to 16 rows do. Training has hundreds; an answer's next token, one a sequence.
-MIN_ROWS = 16
+MIN_ROWS = 6  # casting a block costs what four or five rows do
 ATTENTION = "sdpa_in_float32"
 
 
