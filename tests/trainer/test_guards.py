@@ -174,8 +174,8 @@ def test_too_many_nan_steps_abort_with_the_number(
 def test_a_round_with_few_held_out_pairs_says_that_nothing_stops_early(folder: Path, plan: RoundPlan) -> None:
     write_plan(folder, replace(plan, guards=replace(GUARDS, min_holdout_pairs=13)))
     assert reach_verdict(folder) == 0
-    [in_dpo, _in_kto] = events(folder, "no_early_stop")
-    assert in_dpo["says"] == "nothing stops early: 12 held-out pairs of 13 needed"
+    [in_kto, _in_dpo] = events(folder, "no_early_stop")
+    assert in_kto["says"] == "nothing stops early: 12 held-out pairs of 13 needed"
     assert events(folder, "evaluation")
 
 

@@ -85,21 +85,21 @@ def kill_and_resume(folder: Path, start: Start, moments: list[Moment]) -> list[i
 def test_a_round_killed_four_times_goes_on_to_the_same_tensors(
     tmp_path: Path, plan: RoundPlan, unkilled: Path
 ) -> None:
-    """In DPO, while a checkpoint is written, in KTO and in the gate; each time from where it was."""
+    """In KTO, in DPO, while a checkpoint is written and in the gate; each time from where it was."""
     folder = make_folder(tmp_path, plan)
     moments = [
+        reached("kto", 3),
         reached("dpo", 9),
         exists("work/dpo/step-1[2-8].tmp"),
-        reached("kto", 3),
         reached("evaluate", 0),
     ]
     codes = kill_and_resume(folder, fork_round, moments)
     assert codes == [-signal.SIGKILL] * 4 + [0], (folder / "log.txt").read_text()
     resumed = [(line["stage"], line["at_step"]) for line in events(folder, "resumed")]
-    assert [stage for stage, _ in resumed] == ["dpo", "dpo", "kto"]
-    assert resumed[0][1] in (8, 10)
-    assert resumed[2][1] == 2
-    assert [line["stage"] for line in events(folder, "finished_before")] == ["dpo", "dpo", "kto"]
+    assert [stage for stage, _ in resumed] == ["kto", "dpo", "dpo"]
+    assert resumed[0][1] == 2
+    assert resumed[1][1] in (8, 10)
+    assert [line["stage"] for line in events(folder, "finished_before")] == ["kto", "kto", "kto", "dpo"]
     check_same(folder, unkilled)
 
 
@@ -169,17 +169,17 @@ def test_another_seed_gives_other_tensors(tmp_path: Path, plan: RoundPlan, unkil
 SWEEP_SEED = 20260101
 STAGES: dict[str, Moment] = {
     "prepare": reached("prepare", 0),
-    "reference pass of dpo": reached("dpo", 0),
-    "first step": reached("dpo", 1),
-    "dpo": reached("dpo", 10),
-    "last step of dpo": reached("dpo", 18),
-    "saving in dpo": exists("work/dpo/step-*.tmp/optimizer.pt"),
-    "finishing dpo": exists("work/dpo/finished.tmp"),
-    "between the stages": exists("work/dpo/finished"),
-    "start of kto": reached("kto", 0),
+    "reference pass of kto": reached("kto", 0),
+    "first step": reached("kto", 1),
     "kto": reached("kto", 3),
     "saving in kto": exists("work/kto/step-*.tmp"),
-    "finishing kto": exists("work/kto/finished"),
+    "between the stages": exists("work/kto/finished"),
+    "start of dpo": reached("dpo", 0),
+    "dpo": reached("dpo", 10),
+    "saving in dpo": exists("work/dpo/step-*.tmp/optimizer.pt"),
+    "last step of dpo": reached("dpo", 18),
+    "finishing dpo": exists("work/dpo/finished.tmp"),
+    "trained": exists("work/dpo/finished"),
     "gate": reached("evaluate", 0),
     "publishing": exists("candidate.tmp/MANIFEST.json"),
     "published": exists("candidate"),
