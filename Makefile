@@ -7,8 +7,11 @@ FLAGS ?=
 
 .PHONY: serve test check clean
 
-# The stamp makes a repeat cost nothing: pip runs again only when the requirements change. Byte code is written when
-# a module is first used: most never are, and compiling them all takes as long as the rest of the installation.
+# Byte code is written when a module is first used: most never are, and compiling them all takes as long as the rest
+# of the installation. Where the environment forbids writing it, every process would compile torch again.
+export PYTHONDONTWRITEBYTECODE :=
+
+# The stamp makes a repeat cost nothing: pip runs again only when the requirements change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'

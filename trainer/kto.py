@@ -39,15 +39,15 @@ class RatingTrainer(KTOTrainer):  # type: ignore[misc]
     batch's rotated completions, so it has none to make."""
 
     likelihood_weight = 0.0
+    desirable_weight: Any
+    undesirable_weight: Any
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         return dataset
 
-    desirable_weight: Any
-    undesirable_weight: Any
-
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """The library multiplies a class's losses with that class's weight; here each row has its own."""
+        assert not return_outputs
         inputs = dict(inputs)
         weight, label = inputs.pop("weight"), inputs["label"].bool()
         lengths = inputs["completion_mask"][:, 1:].sum(1).float()  # (batch,)
