@@ -270,6 +270,7 @@ def test_an_item_with_everything_open_reads_well(stage: Stage, open_page: Opened
     assert read_judgements(stage.store) == []
 
 
+@pytest.mark.slow
 def test_highlighting_is_offered_for_answers_that_are_much_alike(stage: Stage, open_page: Opened) -> None:
     stage.welcome()
     stage.add(ALIKE)
@@ -393,6 +394,7 @@ def test_an_empty_queue_says_so_waits_for_the_model_and_goes_on_by_itself(
     assert [judgement.choice for judgement in read_judgements(stage.store)] == ["up"]
 
 
+@pytest.mark.slow
 def test_a_round_and_a_long_stretch_of_work_are_mentioned(stage: Stage, open_page: Opened) -> None:
     stage.welcome()
     person_id, now = stage.ann.person.person_id, utc()
