@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from serving.cpu_products import lacks_bfloat16
 from store.errors import HeedError
 
 FEW_ROWS = 32
@@ -79,11 +80,12 @@ def add_product(out: Tensor, x: Tensor, down: Tensor, up: Tensor) -> None:
 
     Over a bfloat16 base on a CPU the pairs are float32: for a few rows two float32 products and the casts
     cost a quarter of two bfloat16 ones (12 to 17 against 48 to 51 microseconds at 8 rows of 576 and 1,536,
-    rank 16), for hundreds of rows it is the other way round.
+    rank 16), for hundreds of rows it is the other way round, unless the processor has no bfloat16: there the
+    float32 ones take a twelfth to two fifths.
     """
     if down.dtype == x.dtype:
         out.addmm_(x @ down, up)
-    elif len(x) <= FEW_ROWS:
+    elif len(x) <= FEW_ROWS or lacks_bfloat16():
         out.add_(x.to(down.dtype) @ down @ up)
     else:
         out.addmm_(x @ down.to(x.dtype), up.to(x.dtype))
