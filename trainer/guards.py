@@ -147,7 +147,7 @@ class WatchStanding(TrainerCallback):  # type: ignore[misc]
             raise RuntimeError(
                 f"training collapsed: at step {step} chosen answers are {-now.chosen_gain:.2f} nats a token"
                 f" less likely than under the reference (limit {settings.max_collapse:g}); try a smaller"
-                " learning_rate or a larger sft_weight"
+                " learning_rate or a larger sft_weight (those of KTO begin with kto_)"
             )
         if settings.max_drift and now.drift > settings.max_drift:
             self._end_for_drift(now, step, control)

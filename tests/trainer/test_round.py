@@ -189,7 +189,8 @@ def test_an_unknown_setting_stops_the_round_and_is_named(folder, plan, caplog):
         ({"beta": 0.0}, "beta 0.0 must be greater than 0"),
         ({"label_smoothing": 0.5}, "label_smoothing 0.5 is outside"),
         ({"kto_batch_size": 1}, "kto_batch_size 1 must be at least 2"),
-        ({"sft_weight": -1.0}, "sft_weight -1.0 cannot be negative"),
+        ({"sft_weight": -1.0}, "trainer sft_weight -1.0 cannot be negative"),
+        ({"kto_sft_weight": -1.0}, "trainer kto_sft_weight -1.0 cannot be negative"),
         ({"warmup": 1.0}, "warmup 1.0 is outside"),
     ],
 )
