@@ -105,7 +105,7 @@ def train(
     """Run the planned stages, each from where the one before ended; returns the trained policy.
 
     A stage that an earlier process finished is not run again. The reference stays what the settings say
-    throughout: KTO after DPO is compared with the base, not with what DPO left behind.
+    throughout: the second stage is compared with the base, not with what the first left behind.
     """
     policy: Any = None
     weights: Weights | None = None
